@@ -1,0 +1,55 @@
+"""Node preparation (to come) → mesh → namespace → workloads → routing, all from the stack's configuration."""
+
+import pulumi
+import pulumi_kubernetes as kubernetes
+
+from components.istio import Istio, IstioArgs
+from components.namespace import WorkloadNamespace, WorkloadNamespaceArgs
+from components.purge import Purge, PurgeArgs, PurgeGuard
+from components.routing import Routing, RoutingArgs
+from components.workload import Workload, WorkloadArgs
+from config import stack
+from mesh import preflight
+
+config = stack.read()
+preflight.check(config, owner=f"{pulumi.get_project()}/{pulumi.get_stack()}")
+
+cluster = kubernetes.Provider(
+    "cluster",
+    context=config.cluster.context or None,
+    kubeconfig=config.cluster.kubeconfig or None,
+    enable_server_side_apply=True,
+)
+
+
+def after(*resources: pulumi.Resource) -> pulumi.ResourceOptions:
+    """In this cluster, when `resources` are done; on destroy before them."""
+    return pulumi.ResourceOptions(provider=cluster, depends_on=resources)
+
+
+mesh: list[pulumi.Resource] = []
+if config.mesh.mode == "managed":
+    purge = PurgeArgs(config.cluster, config.mesh)
+    leftovers = Purge("leftovers", purge)
+    mesh = [Istio("mesh", IstioArgs(config.mesh), after(leftovers))]
+
+workload_namespace = WorkloadNamespace("workloads", WorkloadNamespaceArgs(config.namespace, config.mesh), after(*mesh))
+namespace = workload_namespace.namespace
+
+workloads = {
+    name: Workload(
+        name, WorkloadArgs(service, config.selector(name), namespace, config.mesh), after(workload_namespace)
+    )
+    for name, service in config.services.items()
+}
+routings = [
+    Routing(service, RoutingArgs(config.services[service], weights, namespace), after(workloads[service]))
+    for service, weights in config.weights.items()
+]
+if config.mesh.mode == "managed" and config.mesh.purge:
+    PurgeGuard("guard", purge, after(*workloads.values(), *routings, *mesh))
+
+pulumi.export("meshVersion", config.mesh.version if config.mesh.mode == "managed" else config.mesh.mode)
+pulumi.export("namespace", namespace)
+pulumi.export("weights", config.weights)
+pulumi.export("urls", {name: workload.url for name, workload in workloads.items() if config.services[name].ports})

@@ -1,0 +1,63 @@
+"""What `pulumi destroy` has to do beyond deleting its resources.
+
+Destroy does not run the program, so both ends of it hang on the delete command of a resource: `PurgeGuard` depends on
+everything and goes first, `Purge` is what everything depends on and goes last.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pulumi
+from pulumi_command.local import Command
+
+from config import Cluster, Mesh
+
+# A relative path, as Pulumi runs its plugins in the project's folder: the state must not name a machine.
+_PURGE = ".venv/bin/python -m mesh.purge"
+
+
+@dataclass(frozen=True)
+class PurgeArgs:
+    """`mesh.purge` decides whether the CRDs go, and with them every Istio object in the cluster."""
+
+    cluster: Cluster
+    mesh: Mesh
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {
+            "MESH_CONTEXT": self.cluster.context,
+            "MESH_KUBECONFIG": self.cluster.kubeconfig,
+            "MESH_NAMESPACE": self.mesh.namespace,
+            "MESH_OWNER": f"{pulumi.get_project()}/{pulumi.get_stack()}",
+            "MESH_PURGE": "true" if self.mesh.purge else "false",
+        }
+
+
+class Purge(pulumi.ComponentResource):
+    """Deleted last: removes what Helm and istiod leave behind, or prints what it kept."""
+
+    def __init__(self, name: str, args: PurgeArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("istio-governance:purge:Purge", name, None, opts)
+        Command(
+            "mesh-leftovers",
+            delete=f"{_PURGE} sweep",
+            environment=args.environment,
+            opts=pulumi.ResourceOptions(parent=self),
+        )
+        self.register_outputs({})
+
+
+class PurgeGuard(pulumi.ComponentResource):
+    """Deleted first: refuses while Istio objects of others would go with the CRDs."""
+
+    def __init__(self, name: str, args: PurgeArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("istio-governance:purge:PurgeGuard", name, None, opts)
+        Command(
+            "mesh-guard",
+            delete=f"{_PURGE} guard",
+            environment=args.environment,
+            opts=pulumi.ResourceOptions(parent=self),
+        )
+        self.register_outputs({})

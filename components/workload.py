@@ -1,0 +1,134 @@
+"""One microservice: a Service, a ServiceAccount, and a Deployment for each version."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pulumi
+from pulumi_kubernetes.apps.v1 import Deployment
+from pulumi_kubernetes.core.v1 import Service, ServiceAccount
+
+import names
+from components.owned import metadata
+from config import Mesh, merged
+from config import Service as ServiceConfig
+from config import Workload as VersionConfig
+
+
+@dataclass(frozen=True)
+class WorkloadArgs:
+    """`selector` selects the pods of all versions of `service`; `mesh` says which sidecar they get."""
+
+    service: ServiceConfig
+    selector: Mapping[str, str]
+    namespace: pulumi.Input[str]
+    mesh: Mesh
+
+
+class Workload(pulumi.ComponentResource):
+    """What runs as the service `name`, without any rule on who gets how many of its requests.
+
+    https://kubernetes.io/docs/concepts/workloads/controllers/deployment/
+    """
+
+    url: pulumi.Output[str]
+    deployments: list[Deployment]
+
+    def __init__(self, name: str, args: WorkloadArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("istio-governance:workload:Workload", name, None, opts)
+        self._name, self._args = name, args
+        account = ServiceAccount(name, metadata=self._metadata(name), opts=pulumi.ResourceOptions(parent=self))
+        self.deployments = [self._deployment(version, account) for version in args.service.versions]
+        self.url = pulumi.Output.from_input("")
+        if args.service.ports:
+            self.url = self._service().metadata.apply(lambda meta: _url(name, meta.namespace or "", args.service))
+        self.register_outputs({"url": self.url})
+
+    def _metadata(self, name: str, annotations: Mapping[str, str] | None = None) -> Any:
+        return metadata(name, self._args.namespace, {"app": self._name, **self._args.service.labels}, annotations)
+
+    def _service(self) -> Service:
+        ports = [
+            {
+                "name": port_name,
+                "port": port.port,
+                "targetPort": port.target,
+                **({"appProtocol": port.app_protocol} if port.app_protocol else {}),
+            }
+            for port_name, port in self._args.service.ports.items()
+        ]
+        # The Deployments have waited for their pods already; the provider's own wait here adds ten seconds of quiet.
+        return Service(
+            self._name,
+            metadata=self._metadata(self._name, {"pulumi.com/skipAwait": "true"}),
+            spec={"type": "ClusterIP", "selector": dict(self._args.selector), "ports": ports},
+            opts=pulumi.ResourceOptions(parent=self),
+        )
+
+    def _deployment(self, version: str, account: ServiceAccount) -> Deployment:
+        workload, service = self._args.service.version(version), self._args.service
+        selector = {**self._args.selector, "version": service.version_label(version)}
+        name = names.workload(self._name, version)
+        template: Mapping[str, Any] = {
+            "metadata": {
+                "labels": {"app": self._name, **workload.labels, **selector},
+                "annotations": _sidecar_annotation(self._args.mesh),
+            },
+            "spec": {
+                "serviceAccountName": account.metadata.name,
+                "terminationGracePeriodSeconds": workload.drain_seconds + 30,
+                "containers": [_container(self._name, workload, service)],
+            },
+        }
+        spec: dict[str, Any] = {
+            "selector": {"matchLabels": selector},
+            "template": merged(template, workload.pod_template),
+        }
+        if workload.replicas is not None:
+            spec["replicas"] = workload.replicas
+        timeouts = pulumi.CustomTimeouts(create=service.timeout, update=service.timeout)
+        return Deployment(
+            name,
+            metadata=self._metadata(name),
+            spec=spec,
+            opts=pulumi.ResourceOptions(parent=self, custom_timeouts=timeouts),
+        )
+
+
+def _url(name: str, namespace: str, service: ServiceConfig) -> str:
+    port = next(iter(service.ports.values()))
+    return f"http://{name}.{namespace}:{port.port}"
+
+
+def _sidecar_annotation(mesh: Mesh) -> dict[str, str]:
+    """A new value makes the Deployment roll, and only a new pod gets another sidecar."""
+    if not mesh.on:
+        return {}
+    return {names.SIDECAR: mesh.version if mesh.mode == "managed" else mesh.revision or "default"}
+
+
+def _container(name: str, workload: VersionConfig, service: ServiceConfig) -> dict[str, Any]:
+    ports = [{"name": port_name, "containerPort": port.target} for port_name, port in service.ports.items()]
+    probe = workload.readiness_probe
+    if probe is None and ports:
+        # Without a probe a pod counts as ready before its server listens, and the first requests are refused.
+        probe = {"tcpSocket": {"port": ports[0]["containerPort"]}, "periodSeconds": 1}
+    container: dict[str, Any] = {
+        "name": name,
+        "image": workload.image,
+        "imagePullPolicy": workload.image_pull_policy,
+        "command": list(workload.command) if workload.command else None,
+        "args": list(workload.args) if workload.args else None,
+        "env": [{"name": key, "value": value} for key, value in workload.env.items()],
+        "ports": ports,
+        "readinessProbe": probe,
+        "livenessProbe": workload.liveness_probe,
+        "securityContext": workload.security_context,
+        "resources": workload.resources,
+    }
+    if workload.drain_seconds:
+        # The pod goes on answering until every proxy has learned that it is going.
+        container["lifecycle"] = {"preStop": {"exec": {"command": ["sleep", str(workload.drain_seconds)]}}}
+    return {key: value for key, value in container.items() if value}

@@ -1,0 +1,147 @@
+"""From the stack's raw values to one `StackConfig`, or to the list of everything that is wrong with them."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+from config import rules
+from config.model import StackConfig
+from config.problems import MISSING, Problem, nearest, report
+
+DEFAULTS = Path(__file__).parent.parent / "defaults.yaml"
+
+
+class ConfigError(Exception):
+    """The configuration is wrong; `problems` has every mistake in it."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        super().__init__(report(problems))
+        self.problems = problems
+
+
+def load(
+    stack: Mapping[str, Any],
+    *,
+    secret_keys: Sequence[str] = (),
+    needs_cluster: bool = False,
+    defaults: Path = DEFAULTS,
+) -> StackConfig:
+    """The configuration of a stack, laid over the shared defaults.
+
+    `stack` maps the keys of the project's namespace (`mesh`, `services`, …) to their values; `secret_keys` are those
+    of them that hold a `secure:` value; `needs_cluster` refuses a configuration that does not say which cluster.
+    Raises `ConfigError` with all problems at once.
+    """
+    problems = [_nested_secret(key) for key in secret_keys if key in _aliases(StackConfig)]
+    raw = merged(yaml.safe_load(defaults.read_text()) or {}, stack)
+    config = None
+    try:
+        config = StackConfig.model_validate(raw)
+    except ValidationError as error:
+        problems += [_problem(details) for details in error.errors(include_url=False)]
+    problems += rules.check(raw, needs_cluster)
+    if problems or config is None:
+        raise ConfigError(problems)
+    return config
+
+
+def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """`above` laid over `below`: maps are merged, anything else replaces, `null` removes."""
+    result = dict(below)
+    for key, value in above.items():
+        if value is None:
+            result.pop(key, None)
+        elif isinstance(value, Mapping) and isinstance(result.get(key), Mapping):
+            result[key] = merged(result[key], value)
+        elif isinstance(value, Mapping):
+            result[key] = merged({}, value)
+        else:
+            result[key] = value
+    return result
+
+
+def _nested_secret(key: str) -> Problem:
+    # Pulumi hands such an object over as plain text, which would end up readable in the state (pulumi#6531, #7127).
+    return Problem(
+        key,
+        MISSING,
+        "plain values; a `secure:` value may only be a top-level key",
+        f"take the secret out of '{key}'",
+    )
+
+
+def _aliases(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    return {field.alias or name: field for name, field in model.model_fields.items()}
+
+
+def _problem(details: ErrorDetails) -> Problem:
+    """A pydantic error in our words."""
+    loc = [str(part) for part in details["loc"] if part != "[key]"]
+    key, kind, value = ".".join(loc), details["type"], details["input"]
+    *_, parent = _models_along(loc[:-1])
+    if kind == "extra_forbidden":
+        known = _aliases(parent)
+        return Problem(key, value, f"a known key: {', '.join(known)}", nearest(loc[-1], known))
+    allowed = _description(loc) or details["msg"]
+    if details["loc"][-1] == "[key]":
+        return Problem(key, MISSING, f"as a name {allowed}", f"rename '{loc[-1]}'")
+    if kind == "missing":
+        return Problem(key, MISSING, allowed, f"add '{loc[-1]}'")
+    if isinstance(value, float) and loc[-1] == "version":
+        return Problem(key, value, allowed, f'write it in quotes, or YAML makes it a number: "{value}.0"')
+    return Problem(key, value, allowed, f"set '{key}' to {allowed}")
+
+
+def _description(loc: Sequence[str]) -> str:
+    """What the innermost field along `loc` says is allowed."""
+    text = ""
+    for _, description in _steps(StackConfig, loc):
+        text = description or text
+    return text
+
+
+def _models_along(loc: Sequence[str]) -> Iterator[type[BaseModel]]:
+    """The models that hold the keys of `loc`, outermost first."""
+    yield StackConfig
+    for annotation, _ in _steps(StackConfig, loc):
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            yield annotation
+
+
+def _steps(annotation: Any, loc: Sequence[str]) -> Iterator[tuple[Any, str]]:
+    """The type and the description of each step of `loc`, below the type `annotation`."""
+    for part in loc:
+        description = ""
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            field = _aliases(annotation).get(part)
+            if field is None:
+                return
+            annotation, description = field.annotation, field.description or ""
+        elif get_origin(annotation) is not None and len(get_args(annotation)) >= 1:
+            inner = get_args(annotation)[-1]
+            names = get_args(annotation)[0] if len(get_args(annotation)) == 2 else None
+            description = _annotated(inner) or _annotated(names)
+            annotation = inner
+        annotation = _bare(annotation)
+        yield annotation, description
+
+
+def _annotated(annotation: Any) -> str:
+    return next((m.description for m in getattr(annotation, "__metadata__", ()) if getattr(m, "description", "")), "")
+
+
+def _bare(annotation: Any) -> Any:
+    """Without `Annotated` and without `| None`."""
+    if hasattr(annotation, "__metadata__"):
+        return _bare(annotation.__origin__)
+    if get_origin(annotation) in (Union, types.UnionType):
+        return _bare(next(arg for arg in get_args(annotation) if arg is not type(None)))
+    return annotation

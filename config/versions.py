@@ -1,0 +1,19 @@
+"""Which Istio versions are supported."""
+
+OLDEST_MINOR = "1.24"
+NEWEST_MINOR = "1.31"
+
+
+def minor(version: str) -> tuple[int, int]:
+    """`1.31.0` → (1, 31)."""
+    major, minor, *_ = version.split(".")
+    return int(major), int(minor)
+
+
+def is_supported(version: str) -> bool:
+    """Whether the values in `istio/charts.py` are known to fit the charts of this version.
+
+    From 1.24 on every chart has its keys at the top level and knows `profile`:
+    https://istio.io/latest/news/releases/1.24.x/announcing-1.24/upgrade-notes/
+    """
+    return minor(f"{OLDEST_MINOR}.0") <= minor(version) <= minor(f"{NEWEST_MINOR}.0")

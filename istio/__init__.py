@@ -1,0 +1,1 @@
+"""What this program knows of Istio itself: where its charts lie and which values they take."""

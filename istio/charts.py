@@ -1,0 +1,135 @@
+"""Istio's Helm charts: which ones make a mesh, where they lie, and the values that the configuration means.
+
+https://istio.io/latest/docs/setup/install/helm/ and https://istio.io/latest/docs/setup/additional-setup/config-profiles/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from config import Mesh, merged
+from config.model import ChartKey
+
+# From 1.31 on Istio publishes only here, and the older places (gcr.io, storage.googleapis.com) go away in December
+# 2026; the charts of older versions lie here too:
+# https://istio.io/latest/news/releases/1.31.x/announcing-1.31/upgrade-notes/
+OFFICIAL_CHARTS = "https://blob.istio.io/istio-release/charts"
+OFFICIAL_HUB = "docker.io/istio"
+
+BASE: Final = "base"
+CNI: Final = "cni"
+ISTIOD: Final = "istiod"
+INGRESS: Final = "ingress"
+EGRESS: Final = "egress"
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One Helm release of the mesh. `key` is its name under `mesh.values`."""
+
+    key: ChartKey
+    release: str
+    chart: str
+    repository: str | None
+    version: str | None
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+
+def charts(mesh: Mesh) -> dict[ChartKey, Chart]:
+    """The releases of this mesh by key, each with its complete values; the user's own are laid over ours."""
+    chosen: list[tuple[ChartKey, str, str, dict[str, Any]]] = [
+        (BASE, "istio-base", "base", _base(mesh)),
+        (ISTIOD, "istiod", "istiod", _istiod(mesh)),
+    ]
+    if mesh.cni:
+        chosen.append((CNI, "istio-cni", "cni", _cni(mesh)))
+    if mesh.has_ingress:
+        chosen.append((INGRESS, "istio-ingressgateway", "gateway", _ingress(mesh)))
+    if mesh.has_egress:
+        chosen.append((EGRESS, "istio-egressgateway", "gateway", _egress(mesh)))
+    return {
+        key: Chart(key, release, *_place(mesh, chart), values=merged(values, mesh.values.get(key, {})))
+        for key, release, chart, values in chosen
+    }
+
+
+def _place(mesh: Mesh, chart: str) -> tuple[str, str | None, str | None]:
+    """Chart, repository and version as a Helm release takes them."""
+    place = mesh.charts or OFFICIAL_CHARTS
+    if place.startswith(("https://", "http://")):
+        return chart, place, mesh.version
+    if place.startswith("oci://"):
+        return f"{place.rstrip('/')}/{chart}", None, mesh.version
+    packed = Path(place) / f"{chart}-{mesh.version}.tgz"
+    return str(packed if packed.exists() else Path(place) / chart), None, None
+
+
+def _global(mesh: Mesh) -> dict[str, Any]:
+    images: dict[str, Any] = {"hub": mesh.hub or OFFICIAL_HUB, "tag": mesh.version}
+    if mesh.image_pull_secrets:
+        images["imagePullSecrets"] = list(mesh.image_pull_secrets)
+    return {**images, "istioNamespace": mesh.namespace}
+
+
+def _common(mesh: Mesh) -> dict[str, Any]:
+    """What every chart takes. `default` and `minimal` are the charts' own defaults and no profile of theirs."""
+    values: dict[str, Any] = {"global": _global(mesh)}
+    if mesh.profile == "demo":
+        values["profile"] = "demo"
+    if mesh.platform:
+        values["global"]["platform"] = mesh.platform
+    return values
+
+
+def _base(mesh: Mesh) -> dict[str, Any]:
+    return {"global": {"istioNamespace": mesh.namespace}}
+
+
+def _cni(mesh: Mesh) -> dict[str, Any]:
+    return _common(mesh)
+
+
+def _istiod(mesh: Mesh) -> dict[str, Any]:
+    return {**_common(mesh), "pilot": {"cni": {"enabled": mesh.cni}}}
+
+
+# The ports, resources and replicas of the gateways in the profiles of istioctl, which do not reach the gateway chart.
+_INGRESS_PORTS = {
+    "default": (("status-port", 15021, 15021), ("http2", 80, 8080), ("https", 443, 8443)),
+    "demo": (
+        ("status-port", 15021, 15021),
+        ("http2", 80, 8080),
+        ("https", 443, 8443),
+        ("tcp", 31400, 31400),
+        ("tls", 15443, 15443),
+    ),
+}
+_EGRESS_PORTS = (("http2", 80, 8080), ("https", 443, 8443))
+
+
+def _gateway(mesh: Mesh, ports: tuple[tuple[str, int, int], ...], service_type: str) -> dict[str, Any]:
+    values: dict[str, Any] = {
+        "service": {
+            "type": service_type,
+            "ports": [
+                {"name": name, "port": port, "targetPort": target, "protocol": "TCP"} for name, port, target in ports
+            ],
+        }
+    }
+    if mesh.profile == "demo":
+        values["autoscaling"] = {"enabled": False}
+        values["resources"] = {"requests": {"cpu": "10m", "memory": "40Mi"}}
+    if mesh.image_pull_secrets:
+        values["imagePullSecrets"] = [{"name": name} for name in mesh.image_pull_secrets]
+    return values
+
+
+def _ingress(mesh: Mesh) -> dict[str, Any]:
+    return _gateway(mesh, _INGRESS_PORTS["demo" if mesh.profile == "demo" else "default"], "LoadBalancer")
+
+
+def _egress(mesh: Mesh) -> dict[str, Any]:
+    return _gateway(mesh, _EGRESS_PORTS, "ClusterIP")

@@ -1,0 +1,123 @@
+"""What is checked in the live cluster before Pulumi touches it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pulumi
+
+import names
+from config import StackConfig
+from mesh.kubectl import Kubectl, KubectlError
+
+# An unreachable cluster is told within ten seconds: two tries of kubectl's, and an end to both.
+_REQUEST_TIMEOUT, _TIMEOUT = "--request-timeout=4s", 9.0
+
+Found = Mapping[tuple[str, str], str]
+"""(kind, name) → the stack that owns it, '' for nobody's."""
+
+
+def check(config: StackConfig, owner: str) -> None:
+    """Ends the program when the cluster cannot be reached, or when an object that the stack would make is not its own.
+
+    The Kubernetes provider would adopt such an object without a word, and a later destroy would delete it.
+    """
+    cluster = config.cluster
+    if cluster.kubeconfig and not Path(cluster.kubeconfig).expanduser().is_file():
+        raise pulumi.RunError(
+            f"the configuration has 1 problem; nothing was changed\n\n"
+            f"  1. cluster.kubeconfig = {cluster.kubeconfig!r}\n"
+            "     allowed: the path of a kubeconfig, from the project's folder\n"
+            "     fix:     correct it, or make the cluster: `make cluster-up` for the local one"
+        )
+    kubectl = Kubectl(cluster.context, cluster.kubeconfig)
+    try:
+        foreign = sorted(_foreign(config, _found(kubectl, config), owner))
+    except KubectlError as error:
+        where = cluster.context or cluster.kubeconfig or "the current context"
+        raise pulumi.RunError(
+            f"the cluster cannot be read ({where}); nothing was changed\n\n"
+            f"     kubectl says: {error}\n"
+            "     fix:          check cluster.context and cluster.kubeconfig, and that you can reach it: "
+            "kubectl get namespaces"
+        ) from None
+    if foreign:
+        raise pulumi.RunError(
+            "the cluster has objects that this stack would make but does not own; nothing was changed\n\n"
+            + "\n".join(f"  {number}. {line}" for number, line in enumerate(foreign, 1))
+        )
+
+
+def declared(config: StackConfig) -> set[tuple[str, str]]:
+    """(kind, name) of every object that the stack makes itself, Helm's left out."""
+    objects = {("Namespace", config.namespace.name)} if config.namespace.create else set()
+    if config.mesh.mode == "managed":
+        objects.add(("Namespace", config.mesh.namespace))
+    for name, service in config.services.items():
+        objects.add(("ServiceAccount", name))
+        if service.ports:
+            objects.add(("Service", name))
+        objects |= {("Deployment", names.workload(name, version)) for version in service.versions}
+    for name, weights in config.weights.items():
+        objects |= {("DestinationRule", names.destination_rule(name)), ("VirtualService", names.virtual_service(name))}
+        objects |= {("DestinationRule", names.subset_rule(name, version)) for version in weights}
+    return objects
+
+
+def _found(kubectl: Kubectl, config: StackConfig) -> Found:
+    """What is in the cluster of the kinds that the stack makes."""
+    api = "/apis/networking.istio.io/v1beta1/namespaces/" + config.namespace.name
+    with ThreadPoolExecutor() as pool:
+        plain = pool.submit(
+            kubectl.json,
+            "get",
+            "namespaces,serviceaccounts,services,deployments.apps",
+            f"--namespace={config.namespace.name}",
+            _REQUEST_TIMEOUT,
+            timeout=_TIMEOUT,
+        )
+        rules = [
+            pool.submit(_raw, kubectl, f"{api}/{plural}")
+            for plural in ("destinationrules", "virtualservices")
+            if config.weights
+        ]
+        objects = [*plain.result()["items"], *(item for answer in rules for item in answer.result())]
+    return {(item["kind"], item["metadata"]["name"]): _owner(item) for item in objects}
+
+
+def _raw(kubectl: Kubectl, path: str) -> list[dict[str, Any]]:
+    """The objects of a custom resource; none where its CRD is not there yet."""
+    import json
+
+    try:
+        items: list[dict[str, Any]] = json.loads(kubectl.run("get", "--raw", path, _REQUEST_TIMEOUT, timeout=_TIMEOUT))[
+            "items"
+        ]
+    except KubectlError as error:
+        if "NotFound" in str(error) or "could not find the requested resource" in str(error):
+            return []
+        raise
+    return items
+
+
+def _owner(item: Mapping[str, Any]) -> str:
+    owner: str = item["metadata"].get("annotations", {}).get(names.OWNER, "")
+    return owner
+
+
+def _foreign(config: StackConfig, found: Found, owner: str) -> Iterator[str]:
+    for kind, name in declared(config):
+        if (kind, name) in found and found[kind, name] != owner:
+            whose = f"belongs to the stack {found[kind, name]}" if found[kind, name] else "was not made by a stack"
+            yield f"{kind} {name} {whose}\n     fix: {_fix(config, kind, name)}"
+
+
+def _fix(config: StackConfig, kind: str, name: str) -> str:
+    if kind == "Namespace" and name == config.mesh.namespace:
+        return "set mesh.mode to existing to use the Istio that is there, or remove it first"
+    if kind == "Namespace":
+        return "set namespace.create to false to use it as it is, or choose another namespace.name"
+    return f"delete it (kubectl -n {config.namespace.name} delete {kind.lower()} {name}), or name yours differently"

@@ -1,0 +1,85 @@
+"""The two ends of `pulumi destroy`: `guard` runs before anything is deleted, `sweep` after everything is.
+
+Run by the commands in components/purge.py, which say by the environment what to do.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import names
+from mesh.kubectl import Kubectl, KubectlError
+
+# istiod writes these into every namespace, and neither Helm nor `istioctl uninstall --purge` takes them away.
+_CONFIG_MAPS = ("istio-ca-root-cert", "istio-ca-crl")
+
+
+def guard(kubectl: Kubectl, owner: str, namespace: str) -> str:
+    """Refuses, by `SystemExit`, while the CRDs hold objects that are not this stack's."""
+    foreign = [_named(item) for item in _custom_resources(kubectl) if not _ours(item, owner, namespace)]
+    if not foreign:
+        return "no Istio objects of others in the cluster"
+    listed = "\n".join(f"  {name}" for name in sorted(foreign))
+    raise SystemExit(
+        f"refused: mesh.purge removes Istio's CRDs, and with them {len(foreign)} objects that are not this stack's:\n"
+        f"{listed}\n"
+        "Nothing was deleted. Remove them first, or keep the CRDs: set mesh.purge to false, `pulumi up`, then destroy."
+    )
+
+
+def sweep(kubectl: Kubectl, purge: bool) -> str:
+    """Removes what Helm and istiod leave behind; without `purge` the CRDs stay, and the answer says so."""
+    crds = [crd["metadata"]["name"] for crd in _crds(kubectl)]
+    if not purge:
+        kept = f"kept {len(crds)} CRDs of Istio (mesh.purge is false)" if crds else "there was nothing to keep"
+        return f"{kept}; to remove them: kubectl delete crd {' '.join(crds)}" if crds else kept
+    if crds:
+        kubectl.run("delete", "crd", "--ignore-not-found", "--timeout=60s", *crds, timeout=90)
+    maps = [
+        (item["metadata"]["namespace"], item["metadata"]["name"])
+        for item in kubectl.items("configmaps", "--all-namespaces")
+        if item["metadata"]["name"] in _CONFIG_MAPS
+    ]
+    for namespace, name in maps:
+        kubectl.run("delete", "configmap", name, f"--namespace={namespace}", "--ignore-not-found")
+    return f"removed {len(crds)} CRDs and {len(maps)} ConfigMaps of Istio"
+
+
+def _crds(kubectl: Kubectl) -> Iterator[Mapping[str, Any]]:
+    for crd in kubectl.items("customresourcedefinitions"):
+        if crd["spec"]["group"].endswith(".istio.io"):
+            yield crd
+
+
+def _custom_resources(kubectl: Kubectl) -> Sequence[Mapping[str, Any]]:
+    kinds = [crd["metadata"]["name"] for crd in _crds(kubectl)]
+    return kubectl.items(",".join(kinds), "--all-namespaces") if kinds else []
+
+
+def _ours(item: Mapping[str, Any], owner: str, namespace: str) -> bool:
+    """Made by this stack, or by one of its Helm releases."""
+    annotations: Mapping[str, str] = item["metadata"].get("annotations", {})
+    return annotations.get(names.OWNER) == owner or annotations.get("meta.helm.sh/release-namespace") == namespace
+
+
+def _named(item: Mapping[str, Any]) -> str:
+    metadata = item["metadata"]
+    return f"{item['kind']} {metadata.get('namespace', '')}/{metadata['name']}"
+
+
+def main(step: str) -> None:
+    kubectl = Kubectl(os.environ["MESH_CONTEXT"], os.environ["MESH_KUBECONFIG"])
+    try:
+        if step == "guard":
+            print(guard(kubectl, os.environ["MESH_OWNER"], os.environ["MESH_NAMESPACE"]))
+        else:
+            print(sweep(kubectl, purge=os.environ["MESH_PURGE"] == "true"))
+    except KubectlError as error:
+        raise SystemExit(f"the cluster could not be cleaned: {error}") from None
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,30 @@
+"""The names of everything that a stack makes. They are an interface: renaming one replaces a live object."""
+
+OWNER = "istio-governance/stack"
+"""The annotation that says which stack an object belongs to."""
+
+SIDECAR = "istio-governance/sidecar"
+"""The annotation of a pod template that changes whenever its pods need another sidecar."""
+
+ROUTING_API = "networking.istio.io/v1beta1"
+"""Served by every supported Istio; a change would be a new URN, and Pulumi would delete the live rule with the old."""
+
+
+def workload(service: str, version: str) -> str:
+    return f"{service}-{version}"
+
+
+def destination_rule(service: str) -> str:
+    return f"dest-{service}"
+
+
+def subset_rule(service: str, version: str) -> str:
+    return f"dest-{service}-{version}"
+
+
+def virtual_service(service: str) -> str:
+    return f"vs-{service}"
+
+
+def route(service: str) -> str:
+    return f"{service}-route"

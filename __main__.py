@@ -27,13 +27,14 @@ def after(*resources: pulumi.Resource) -> pulumi.ResourceOptions:
     return pulumi.ResourceOptions(provider=cluster, depends_on=resources)
 
 
-mesh: list[pulumi.Resource] = []
+istio: Istio | None = None
 if config.mesh.mode == "managed":
-    purge = PurgeArgs(config.cluster, config.mesh)
-    leftovers = Purge("leftovers", purge)
-    mesh = [Istio("mesh", IstioArgs(config.mesh), after(leftovers))]
+    leftovers = Purge("leftovers", PurgeArgs(config.cluster, config.mesh))
+    istio = Istio("mesh", IstioArgs(config.mesh), after(leftovers))
 
-workload_namespace = WorkloadNamespace("workloads", WorkloadNamespaceArgs(config.namespace, config.mesh), after(*mesh))
+workload_namespace = WorkloadNamespace(
+    "workloads", WorkloadNamespaceArgs(config.namespace, config.mesh), after(*(istio.injection if istio else []))
+)
 namespace = workload_namespace.namespace
 
 workloads = {
@@ -46,8 +47,8 @@ routings = [
     Routing(service, RoutingArgs(config.services[service], weights, namespace), after(workloads[service]))
     for service, weights in config.weights.items()
 ]
-if config.mesh.mode == "managed" and config.mesh.purge:
-    PurgeGuard("guard", purge, after(*workloads.values(), *routings, *mesh))
+if istio and config.mesh.purge:
+    PurgeGuard("guard", PurgeArgs(config.cluster, config.mesh), after(istio, *workloads.values(), *routings))
 
 pulumi.export("meshVersion", config.mesh.version if config.mesh.mode == "managed" else config.mesh.mode)
 pulumi.export("namespace", namespace)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pulumi
-from pulumi_kubernetes.core.v1 import Namespace
 from pulumi_kubernetes.helm.v3 import Release, ReleaseArgs, RepositoryOptsArgs
 
-from components.owned import metadata
+from components.kubernetes import KubernetesObject
 from config import Mesh
 from istio.charts import BASE, CNI, EGRESS, INGRESS, ISTIOD, Chart, charts
 
@@ -21,33 +20,33 @@ class IstioArgs:
 
 
 class Istio(pulumi.ComponentResource):
-    """base → istiod ‖ CNI → gateways; sidecars can be injected when the component is done.
+    """base → istiod ‖ CNI → gateways.
+
+    `injection` is what has to be there before a pod can start with a sidecar; the gateways are not.
 
     https://istio.io/latest/docs/setup/install/helm/
     """
 
     version: pulumi.Output[str]
+    injection: list[pulumi.Resource]
 
     def __init__(self, name: str, args: IstioArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("istio-governance:istio:Istio", name, None, opts)
         mesh, releases = args.mesh, charts(args.mesh)
-        namespace = Namespace(
-            mesh.namespace, metadata=metadata(mesh.namespace), opts=pulumi.ResourceOptions(parent=self)
-        )
+        namespace = KubernetesObject("Namespace", mesh.namespace, opts=pulumi.ResourceOptions(parent=self))
         # base has no pods: to wait for it is to wait for Helm's two-second poll.
-        base = self._release(releases[BASE], namespace, skip_await=True)
-        istiod = self._release(releases[ISTIOD], namespace, after=[base])
+        base = self._release(releases[BASE], mesh.namespace, after=[namespace], skip_await=True)
+        istiod = self._release(releases[ISTIOD], mesh.namespace, after=[base])
+        self.injection = [istiod]
         if CNI in releases:
-            self._release(releases[CNI], namespace, after=[base])
+            self.injection.append(self._release(releases[CNI], mesh.namespace, after=[base]))
         for gateway in (INGRESS, EGRESS):
             if gateway in releases:
-                self._release(releases[gateway], namespace, after=[istiod])
+                self._release(releases[gateway], mesh.namespace, after=[istiod])
         self.version = pulumi.Output.from_input(mesh.version)
         self.register_outputs({"version": self.version})
 
-    def _release(
-        self, chart: Chart, namespace: Namespace, after: list[Release] | None = None, skip_await: bool = False
-    ) -> Release:
+    def _release(self, chart: Chart, namespace: str, after: list[pulumi.Resource], skip_await: bool = False) -> Release:
         return Release(
             chart.release,
             ReleaseArgs(
@@ -55,7 +54,7 @@ class Istio(pulumi.ComponentResource):
                 chart=chart.chart,
                 version=chart.version,
                 repository_opts=RepositoryOptsArgs(repo=chart.repository) if chart.repository else None,
-                namespace=namespace.metadata.name,
+                namespace=namespace,
                 values=chart.values,
                 skip_await=skip_await,
                 timeout=300,

@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pulumi
-from pulumi_kubernetes.core.v1 import Namespace, NamespacePatch
-from pulumi_kubernetes.meta.v1 import ObjectMetaPatchArgs
 
-from components.owned import metadata
+from components.kubernetes import KubernetesObject
 from config import Mesh
 from config import Namespace as NamespaceConfig
 
@@ -34,9 +32,9 @@ class WorkloadNamespace(pulumi.ComponentResource):
         child, labels = pulumi.ResourceOptions(parent=self), injection_labels(args.mesh)
         target = args.namespace.name
         if args.namespace.create:
-            Namespace(target, metadata=metadata(target, labels=labels), opts=child)
+            KubernetesObject("Namespace", target, labels=labels, opts=child)
         elif labels:
-            NamespacePatch(target, metadata=ObjectMetaPatchArgs(name=target, labels=labels), opts=child)
+            KubernetesObject("NamespacePatch", target, labels=labels, opts=child)
         self.namespace = pulumi.Output.from_input(target)
         self.register_outputs({"namespace": self.namespace})
 

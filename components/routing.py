@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import pulumi
-from pulumi_kubernetes.apiextensions import CustomResource
 
 import names
-from components.owned import metadata
+from components.kubernetes import KubernetesObject
 from config import Service
 
 
@@ -66,12 +65,11 @@ class Routing(pulumi.ComponentResource):
         self.weights = pulumi.Output.from_input(dict(args.weights))
         self.register_outputs({"weights": self.weights})
 
-    def _rule(self, kind: str, name: str, spec: Mapping[str, Any], after: list[CustomResource]) -> CustomResource:
-        return CustomResource(
+    def _rule(self, kind: str, name: str, spec: Mapping[str, Any], after: list[KubernetesObject]) -> KubernetesObject:
+        return KubernetesObject(
+            kind,
             name,
-            api_version=names.ROUTING_API,
-            kind=kind,
-            metadata=metadata(name, self._namespace),
-            spec=dict(spec),
+            namespace=self._namespace,
+            spec=spec,
             opts=pulumi.ResourceOptions(parent=self, depends_on=after),
         )

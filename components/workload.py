@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import pulumi
-from pulumi_kubernetes.apps.v1 import Deployment
-from pulumi_kubernetes.core.v1 import Service, ServiceAccount
 
 import names
-from components.owned import metadata
+from components.kubernetes import KubernetesObject
 from config import Mesh, merged
 from config import Service as ServiceConfig
 from config import Workload as VersionConfig
@@ -34,22 +32,37 @@ class Workload(pulumi.ComponentResource):
     """
 
     url: pulumi.Output[str]
-    deployments: list[Deployment]
 
     def __init__(self, name: str, args: WorkloadArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("istio-governance:workload:Workload", name, None, opts)
         self._name, self._args = name, args
-        account = ServiceAccount(name, metadata=self._metadata(name), opts=pulumi.ResourceOptions(parent=self))
-        self.deployments = [self._deployment(version, account) for version in args.service.versions]
-        self.url = pulumi.Output.from_input("")
+        account = self._object("ServiceAccount", name)
+        for version in args.service.versions:
+            self._deployment(version, account)
         if args.service.ports:
-            self.url = self._service().metadata.apply(lambda meta: _url(name, meta.namespace or "", args.service))
+            self._service()
+        self.url = pulumi.Output.concat("http://", name, ".", args.namespace, ":", _first_port(args.service))
         self.register_outputs({"url": self.url})
 
-    def _metadata(self, name: str, annotations: Mapping[str, str] | None = None) -> Any:
-        return metadata(name, self._args.namespace, {"app": self._name, **self._args.service.labels}, annotations)
+    def _object(
+        self,
+        kind: str,
+        name: str,
+        spec: Mapping[str, Any] | None = None,
+        annotations: Mapping[str, str] | None = None,
+        **opts: Any,
+    ) -> KubernetesObject:
+        return KubernetesObject(
+            kind,
+            name,
+            namespace=self._args.namespace,
+            labels={"app": self._name, **self._args.service.labels},
+            annotations=annotations,
+            spec=spec,
+            opts=pulumi.ResourceOptions(parent=self, **opts),
+        )
 
-    def _service(self) -> Service:
+    def _service(self) -> None:
         ports = [
             {
                 "name": port_name,
@@ -59,25 +72,24 @@ class Workload(pulumi.ComponentResource):
             }
             for port_name, port in self._args.service.ports.items()
         ]
-        # The Deployments have waited for their pods already; the provider's own wait here adds ten seconds of quiet.
-        return Service(
+        self._object(
+            "Service",
             self._name,
-            metadata=self._metadata(self._name, {"pulumi.com/skipAwait": "true"}),
-            spec={"type": "ClusterIP", "selector": dict(self._args.selector), "ports": ports},
-            opts=pulumi.ResourceOptions(parent=self),
+            {"type": "ClusterIP", "selector": dict(self._args.selector), "ports": ports},
+            # The Deployments wait for the pods already; the provider's own wait here adds ten seconds of quiet.
+            {"pulumi.com/skipAwait": "true"},
         )
 
-    def _deployment(self, version: str, account: ServiceAccount) -> Deployment:
+    def _deployment(self, version: str, account: KubernetesObject) -> None:
         workload, service = self._args.service.version(version), self._args.service
         selector = {**self._args.selector, "version": service.version_label(version)}
-        name = names.workload(self._name, version)
         template: Mapping[str, Any] = {
             "metadata": {
                 "labels": {"app": self._name, **workload.labels, **selector},
                 "annotations": _sidecar_annotation(self._args.mesh),
             },
             "spec": {
-                "serviceAccountName": account.metadata.name,
+                "serviceAccountName": self._name,
                 "terminationGracePeriodSeconds": workload.drain_seconds + 30,
                 "containers": [_container(self._name, workload, service)],
             },
@@ -89,17 +101,13 @@ class Workload(pulumi.ComponentResource):
         if workload.replicas is not None:
             spec["replicas"] = workload.replicas
         timeouts = pulumi.CustomTimeouts(create=service.timeout, update=service.timeout)
-        return Deployment(
-            name,
-            metadata=self._metadata(name),
-            spec=spec,
-            opts=pulumi.ResourceOptions(parent=self, custom_timeouts=timeouts),
+        self._object(
+            "Deployment", names.workload(self._name, version), spec, depends_on=[account], custom_timeouts=timeouts
         )
 
 
-def _url(name: str, namespace: str, service: ServiceConfig) -> str:
-    port = next(iter(service.ports.values()))
-    return f"http://{name}.{namespace}:{port.port}"
+def _first_port(service: ServiceConfig) -> str:
+    return str(next(iter(service.ports.values())).port) if service.ports else ""
 
 
 def _sidecar_annotation(mesh: Mesh) -> dict[str, str]:

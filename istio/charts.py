@@ -117,7 +117,9 @@ def _gateway(mesh: Mesh, ports: tuple[tuple[str, int, int], ...], service_type: 
             "ports": [
                 {"name": name, "port": port, "targetPort": target, "protocol": "TCP"} for name, port, target in ports
             ],
-        }
+        },
+        # The pod's image is `auto`, which Kubernetes takes for :latest and would pull at every start.
+        "imagePullPolicy": "IfNotPresent",
     }
     if mesh.profile == "demo":
         values["autoscaling"] = {"enabled": False}

@@ -1,0 +1,121 @@
+"""One stack of this project, driven by the Pulumi CLI as a user would."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+PROJECT = Path(__file__).parent.parent
+NAMESPACE = "istio-governance:"
+
+
+class PulumiError(Exception):
+    """A Pulumi command failed; the message is what it printed."""
+
+    def __init__(self, command: list[str], output: str) -> None:
+        super().__init__(f"`{' '.join(command)}` failed:\n{output}")
+        self.output = output
+
+
+@dataclass
+class Stack:
+    """A stack with a configuration file of its own, so that the checkout's files stay as they are."""
+
+    name: str
+    config_file: Path
+    environment: Mapping[str, str]
+    project: Path = PROJECT
+    config: dict[str, Any] = field(default_factory=dict)
+
+    def configure(self, config: Mapping[str, Any]) -> None:
+        """`config` maps the keys of the project's namespace to their values."""
+        self.config = dict(config)
+        values = {NAMESPACE + key: value for key, value in config.items()}
+        self.config_file.write_text(yaml.safe_dump({"config": values}, sort_keys=False))
+
+    def pulumi(self, *args: str, timeout: float = 900) -> str:
+        """What the command printed. Raises `PulumiError` when it fails."""
+        command = self.command(*args)
+        done = subprocess.run(
+            command,
+            cwd=self.project,
+            env=dict(self.environment),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        if done.returncode:
+            raise PulumiError(command, done.stdout)
+        return done.stdout
+
+    def command(self, *args: str) -> list[str]:
+        """The complete command line; `stack` commands take no configuration."""
+        config = [] if args[0] in {"stack", "cancel"} else [f"--config-file={self.config_file}"]
+        return ["pulumi", *args, f"--stack={self.name}", "--non-interactive", "--color=never", *config]
+
+    def select(self) -> None:
+        """Makes the stack if it is not there yet."""
+        if self.name not in self._names():
+            self.pulumi("stack", "init")
+
+    def _names(self) -> list[str]:
+        listed = subprocess.run(
+            ["pulumi", "stack", "ls", "--json", "--non-interactive"],
+            cwd=self.project,
+            env=dict(self.environment),
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return [entry["name"] for entry in json.loads(listed.stdout)]
+
+    def up(self, *args: str) -> dict[str, int]:
+        """`pulumi up`; how many resources were created, updated, deleted, replaced or left the same."""
+        self.pulumi("up", "--yes", "--skip-preview", *args)
+        return self.changes()
+
+    def changes(self) -> dict[str, int]:
+        """What the last command changed, by kind of change."""
+        history = json.loads(self.pulumi("stack", "history", "--json", "--page-size=1"))
+        changes: dict[str, int] = history[0].get("resourceChanges") or {}
+        return changes
+
+    def outputs(self) -> dict[str, Any]:
+        outputs: dict[str, Any] = json.loads(self.pulumi("stack", "output", "--json"))
+        return outputs
+
+    def resources(self) -> list[dict[str, Any]]:
+        """The resources in the state."""
+        state = json.loads(self.pulumi("stack", "export"))
+        resources: list[dict[str, Any]] = state["deployment"].get("resources") or []
+        return resources
+
+    def destroy(self) -> None:
+        self.pulumi("destroy", "--yes", "--skip-preview")
+
+
+@contextmanager
+def changed(stack: Stack, config: Mapping[str, Any]) -> Iterator[None]:
+    """The stack with another configuration, and its own again afterwards."""
+    own = stack.config
+    stack.configure(config)
+    try:
+        yield
+    finally:
+        stack.configure(own)
+
+
+def stack_file(name: str) -> dict[str, Any]:
+    """The configuration in a stack file of the checkout, by key of the project's namespace."""
+    config = yaml.safe_load((PROJECT / f"Pulumi.{name}.yaml").read_text())["config"]
+    return {key.removeprefix(NAMESPACE): value for key, value in config.items()}

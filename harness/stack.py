@@ -90,6 +90,20 @@ class Stack:
         changes: dict[str, int] = history[0].get("resourceChanges") or {}
         return changes
 
+    def unlock(self) -> bool:
+        """Clears the lock of a killed command; whether operations were under way, which the state then forgets.
+
+        What they made is there all the same: the next `up` takes it over, as it carries this stack's name.
+        """
+        self.pulumi("cancel", "--yes")
+        state = json.loads(self.pulumi("stack", "export"))
+        pending = bool(state["deployment"].pop("pending_operations", None))
+        if pending:
+            file = self.config_file.with_suffix(".json")
+            file.write_text(json.dumps(state))
+            self.pulumi("stack", "import", "--file", str(file))
+        return pending
+
     def outputs(self) -> dict[str, Any]:
         outputs: dict[str, Any] = json.loads(self.pulumi("stack", "output", "--json"))
         return outputs

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
+import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -46,3 +48,33 @@ def three_sigma(requests: int, weight: int) -> tuple[int, int]:
     share = weight / 100
     spread = 3 * math.sqrt(requests * share * (1 - share))
     return math.ceil(requests * share - spread), math.floor(requests * share + spread)
+
+
+def enforced_weights(kubectl: Kubectl, namespace: str) -> dict[str, int]:
+    """Version → weight for bill-service as the front-tomcat's own Envoy has it; {} when it has no such route."""
+    dump = "config_dump?resource=dynamic_route_configs&mask=route_config.virtual_hosts"
+    pod = ["exec", "--namespace", namespace, "deployment/front-tomcat-v1", "--container", "istio-proxy", "--"]
+    configs = json.loads(kubectl.run(*pod, "pilot-agent", "request", "GET", dump))["configs"]
+    for host in (host for config in configs for host in config["route_config"].get("virtual_hosts", [])):
+        if host["name"].startswith("bill-service.") and host["name"].endswith(":9999"):
+            route = host["routes"][0]["route"]
+            if "cluster" in route:
+                return {_subset(route["cluster"]): 100}
+            clusters = route["weighted_clusters"]["clusters"]
+            return {_subset(cluster["name"]): cluster["weight"] for cluster in clusters}
+    return {}
+
+
+def _subset(cluster: str) -> str:
+    """`outbound|9999|v1|bill-service.istio-demo.svc.cluster.local` → v1."""
+    return cluster.split("|")[2]
+
+
+def wait_until_enforced(kubectl: Kubectl, namespace: str, weights: Mapping[str, int], seconds: float = 10) -> float:
+    """Waits until the caller's Envoy has these weights and says how long it took; raises `TimeoutError`."""
+    start, wanted = time.monotonic(), {version: weight for version, weight in weights.items() if weight}
+    while (found := enforced_weights(kubectl, namespace)) != wanted:
+        if time.monotonic() - start > seconds:
+            raise TimeoutError(f"after {seconds:.0f} s the caller's proxy has the weights {found}, not {wanted}")
+        time.sleep(0.1)
+    return time.monotonic() - start

@@ -1,0 +1,200 @@
+"""The story: one service in two versions, split by kube-proxy, then by the mesh, then shifted by a config change."""
+
+from __future__ import annotations
+
+import copy
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+import localcluster
+from harness.stack import PulumiError, Stack, stack_file
+from harness.traffic import Answers, ask, three_sigma, wait_until_enforced
+from mesh.kubectl import Kubectl, KubectlError
+from mesh.recover import forget_unfinished_releases
+
+REQUESTS = 400
+CONSOLE = Console(highlight=False, width=110)
+
+Config = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Act:
+    """One configuration of the stack and the split that it should give."""
+
+    title: str
+    change: Callable[[Config], None]
+    weights: Mapping[str, int]
+
+
+def _mesh_off(config: Config) -> None:
+    config["mesh"]["mode"] = "off"
+
+
+def _as_committed(config: Config) -> None:
+    del config
+
+
+def _shifted(config: Config) -> None:
+    config["routing"]["bill-service"]["weights"] = {"v1": 30, "v2": 70}
+
+
+ACTS = (
+    Act("without the mesh (kube-proxy)", _mesh_off, {"v1": 50, "v2": 50}),
+    Act("with the mesh, weights 90/10", _as_committed, {"v1": 90, "v2": 10}),
+    Act("after the shift to 30/70", _shifted, {"v1": 30, "v2": 70}),
+)
+LAST = Act("now, as the stack file says", _as_committed, {"v1": 90, "v2": 10})
+
+
+@dataclass(frozen=True)
+class Demo:
+    """The stack `local` on `cluster`; `base` is its configuration, `seen` the splits that were measured before."""
+
+    stack: Stack
+    kubectl: Kubectl
+    base: Config
+    seen: Path
+
+    def play(self) -> int:
+        """All acts that were not seen yet, and the last one; 1 if a request failed or a split was far off."""
+        _recover(self.stack, self.kubectl, self.base)
+        seen = self._recall()
+        for act in ACTS:
+            if act.title not in seen:
+                seen[act.title] = self._act(act)
+                self.seen.write_text(json.dumps({title: answers.by_version for title, answers in seen.items()}))
+        seen[LAST.title] = self._act(LAST)
+        CONSOLE.print(_table([(act, seen[act.title]) for act in (*ACTS, LAST)]))
+        return 0 if all(_plausible(act, seen[act.title]) for act in (*ACTS, LAST)) else 1
+
+    def _recall(self) -> dict[str, Answers]:
+        if not self.seen.exists() or not self.stack.resources():
+            return {}
+        recalled: dict[str, dict[str, int]] = json.loads(self.seen.read_text())
+        return {title: Answers(REQUESTS, counts) for title, counts in recalled.items()}
+
+    def _act(self, act: Act) -> Answers:
+        config = copy.deepcopy(self.base)
+        act.change(config)
+        self.stack.configure(config)
+        namespace = "istio-demo"
+        with _Step(f"pulumi up: {act.title}") as step:
+            step.result = _counted(self.stack.up())
+        if config["mesh"].get("mode") != "off":
+            wait_until_enforced(self.kubectl, namespace, act.weights)
+        with _Step(f"{REQUESTS} requests from front-tomcat to bill-service") as step:
+            answers = ask(self.kubectl, namespace, REQUESTS)
+            step.result = f"{answers.failed} failed"
+        return answers
+
+
+class _Step:
+    """Says what is done while it is done, and how long it took."""
+
+    def __init__(self, title: str) -> None:
+        self.title, self.result = title, ""
+
+    def __enter__(self) -> _Step:
+        self._start = time.monotonic()
+        self._status = CONSOLE.status(self.title)
+        self._status.start()
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        self._status.stop()
+        mark = "[green]✓[/]" if kind is None else "[red]✗[/]"
+        CONSOLE.print(f"{mark} {self.title:58} {time.monotonic() - self._start:5.1f} s  {self.result}")
+
+
+def _counted(changes: Mapping[str, int]) -> str:
+    words = {"create": "created", "update": "updated", "delete": "deleted", "replace": "replaced"}
+    return ", ".join(f"{changes[kind]} {word}" for kind, word in words.items() if kind in changes) or "no change"
+
+
+def _recover(stack: Stack, kubectl: Kubectl, base: Config) -> None:
+    """Clears what a killed run leaves behind; `local` is nobody else's stack."""
+    stack.configure(base)
+    stack.select()
+    if stack.unlock():
+        CONSOLE.print("  an earlier run was interrupted: its lock is cleared")
+    known = {resource["inputs"]["name"] for resource in stack.resources() if ":Release" in resource["type"]}
+    for release in forget_unfinished_releases(kubectl, "istio-system", known):
+        CONSOLE.print(f"  an earlier run was interrupted: took the record of {release} away")
+
+
+def _plausible(act: Act, answers: Answers) -> bool:
+    """No failed request, and no count that chance would give less than once in a million times."""
+    if answers.failed:
+        return False
+    low, high = three_sigma(REQUESTS, act.weights["v1"])
+    middle, spread = (low + high) / 2, (high - low) / 2
+    return abs(answers.by_version.get("v1", 0) - middle) <= spread * 5 / 3
+
+
+def _table(rows: list[tuple[Act, Answers]]) -> Table:
+    table = Table(title=f"Who answered {REQUESTS} requests to bill-service", title_justify="left", box=None)
+    for heading in ("", "version", "answers", "", "expected (3σ)", ""):
+        table.add_column(heading, justify="right" if heading == "answers" else "left")
+    for act, answers in rows:
+        for version, weight in act.weights.items():
+            count = answers.by_version.get(version, 0)
+            low, high = three_sigma(REQUESTS, weight)
+            table.add_row(
+                act.title if version == next(iter(act.weights)) else "",
+                version,
+                str(count),
+                "█" * round(30 * count / REQUESTS),
+                f"{low}–{high}",
+                "[green]✓[/]" if low <= count <= high else "[yellow]outside[/]",
+            )
+        table.add_row()
+    return table
+
+
+HINT = """What to try next:
+
+  eval "$(.venv/bin/python -m localcluster env)"       # pulumi, kubectl and this cluster, in your shell
+  pulumi config set-all --stack local --path --plaintext 'routing.bill-service.weights.v1=50' \\
+      --plaintext 'routing.bill-service.weights.v2=50'   # shift by config: Pulumi.local.yaml has it
+  pulumi up --stack local                              # the preview shows one change; say yes
+"""
+
+
+def _configuration(cluster: localcluster.Cluster) -> Config:
+    """That of the stack file for the embedded cluster; official charts and images anywhere else."""
+    config = stack_file("local" if isinstance(cluster, localcluster.EmbeddedCluster) else "dev")
+    if not isinstance(cluster, localcluster.EmbeddedCluster):
+        config["cluster"] = {"context": cluster.context, "kubeconfig": str(cluster.kubeconfig)}
+        # A load balancer that never gives an address would keep Helm waiting.
+        config["mesh"].setdefault("values", {})["ingress"] = {"service": {"type": "ClusterIP"}}
+    return config
+
+
+def main() -> int:
+    start = time.monotonic()
+    try:
+        cluster = localcluster.up()
+        folder = Path.home() / ".cache" / "istio-governance" / "demo"
+        folder.mkdir(parents=True, exist_ok=True)
+        stack = Stack("local", folder / "Pulumi.local.yaml", cluster.environment)
+        kubectl = Kubectl(cluster.context, str(cluster.kubeconfig))
+        code = Demo(stack, kubectl, _configuration(cluster), folder / "seen.json").play()
+    except (localcluster.ClusterError, PulumiError, KubectlError, TimeoutError) as error:
+        print(f"demo: {error}", file=sys.stderr)
+        return 1
+    CONSOLE.print(f"\n{time.monotonic() - start:.0f} s in all.\n")
+    CONSOLE.print(HINT, markup=False)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

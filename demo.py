@@ -18,7 +18,6 @@ import localcluster
 from harness.stack import PulumiError, Stack, stack_file
 from harness.traffic import Answers, ask, three_sigma, wait_until_enforced
 from mesh.kubectl import Kubectl, KubectlError
-from mesh.recover import forget_unfinished_releases
 
 REQUESTS = 400
 CONSOLE = Console(highlight=False, width=110)
@@ -66,7 +65,10 @@ class Demo:
 
     def play(self) -> int:
         """All acts that were not seen yet, and the last one; 1 if a request failed or a split was far off."""
-        _recover(self.stack, self.kubectl, self.base)
+        self.stack.configure(self.base)
+        self.stack.select()
+        for recovered in self.stack.recover(self.kubectl):
+            CONSOLE.print(f"  an earlier run was interrupted: {recovered}")
         seen = self._recall()
         for act in ACTS:
             if act.title not in seen:
@@ -118,17 +120,6 @@ class _Step:
 def _counted(changes: Mapping[str, int]) -> str:
     words = {"create": "created", "update": "updated", "delete": "deleted", "replace": "replaced"}
     return ", ".join(f"{changes[kind]} {word}" for kind, word in words.items() if kind in changes) or "no change"
-
-
-def _recover(stack: Stack, kubectl: Kubectl, base: Config) -> None:
-    """Clears what a killed run leaves behind; `local` is nobody else's stack."""
-    stack.configure(base)
-    stack.select()
-    if stack.unlock():
-        CONSOLE.print("  an earlier run was interrupted: its lock is cleared")
-    known = {resource["inputs"]["name"] for resource in stack.resources() if ":Release" in resource["type"]}
-    for release in forget_unfinished_releases(kubectl, "istio-system", known):
-        CONSOLE.print(f"  an earlier run was interrupted: took the record of {release} away")
 
 
 def _plausible(act: Act, answers: Answers) -> bool:

@@ -12,6 +12,9 @@ from typing import Any
 
 import yaml
 
+from mesh.kubectl import Kubectl
+from mesh.recover import forget_unfinished_releases
+
 PROJECT = Path(__file__).parent.parent
 NAMESPACE = "istio-governance:"
 
@@ -90,19 +93,25 @@ class Stack:
         changes: dict[str, int] = history[0].get("resourceChanges") or {}
         return changes
 
-    def unlock(self) -> bool:
-        """Clears the lock of a killed command; whether operations were under way, which the state then forgets.
+    def recover(self, kubectl: Kubectl, mesh_namespace: str = "istio-system") -> list[str]:
+        """Clears what a killed command leaves behind, and says what that was; only for a stack of one's own.
 
-        What they made is there all the same: the next `up` takes it over, as it carries this stack's name.
+        Objects that were made but did not reach the state are there all the same: the next `up` takes them over, as
+        they carry this stack's name.
         """
         self.pulumi("cancel", "--yes")
         state = json.loads(self.pulumi("stack", "export"))
-        pending = bool(state["deployment"].pop("pending_operations", None))
+        pending = state["deployment"].pop("pending_operations", None) or []
         if pending:
             file = self.config_file.with_suffix(".json")
             file.write_text(json.dumps(state))
             self.pulumi("stack", "import", "--file", str(file))
-        return pending
+        resources = state["deployment"].get("resources") or []
+        known = {resource["inputs"]["name"] for resource in resources if resource["type"].endswith(":Release")}
+        return [
+            *(f"forgot the unfinished operation on {operation['resource']['urn']}" for operation in pending),
+            *(f"forgot {release}" for release in forget_unfinished_releases(kubectl, mesh_namespace, known)),
+        ]
 
     def outputs(self) -> dict[str, Any]:
         outputs: dict[str, Any] = json.loads(self.pulumi("stack", "output", "--json"))

@@ -1,0 +1,74 @@
+"""The embedded cluster `test`, which the suite makes, has for itself and takes down again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import localcluster
+from harness.stack import Stack, stack_file
+from mesh.kubectl import Kubectl
+
+NOT_RUN: list[str] = []
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[localcluster.EmbeddedCluster]:
+    """Where it cannot be had the tests are not run, and the summary says so; in CI that is a failure."""
+    localcluster.down("test", localcluster.Choice.EMBEDDED)
+    try:
+        cluster = localcluster.up("test", localcluster.Choice.EMBEDDED)
+    except localcluster.ClusterError as error:
+        if "CI" in os.environ:
+            raise
+        NOT_RUN.append(str(error))
+        pytest.skip(str(error))
+    assert isinstance(cluster, localcluster.EmbeddedCluster)
+    try:
+        yield cluster
+    finally:
+        localcluster.down("test", localcluster.Choice.EMBEDDED)
+
+
+@pytest.fixture(scope="session")
+def kubectl(cluster: localcluster.EmbeddedCluster) -> Kubectl:
+    return Kubectl(cluster.context, str(cluster.kubeconfig))
+
+
+@pytest.fixture(scope="session")
+def config(cluster: localcluster.EmbeddedCluster) -> dict[str, Any]:
+    """That of the stack `local`, on the cluster `test`."""
+    return {
+        **stack_file("local"),
+        "cluster": {"context": cluster.context, "kubeconfig": str(cluster.kubeconfig)},
+    }
+
+
+@pytest.fixture(scope="module")
+def stack(
+    cluster: localcluster.EmbeddedCluster,
+    config: dict[str, Any],
+    tmp_path_factory: pytest.TempPathFactory,
+    request: pytest.FixtureRequest,
+    kubectl: Kubectl,
+) -> Iterator[Stack]:
+    """A stack of the module's own, destroyed when the module is done, however it ended."""
+    name = Path(str(request.path)).stem.replace("_", "-")
+    stack = Stack(name, tmp_path_factory.mktemp("stack") / f"Pulumi.{name}.yaml", cluster.environment)
+    stack.configure(config)
+    stack.select()
+    try:
+        yield stack
+    finally:
+        stack.configure(config)
+        stack.recover(kubectl)
+        stack.destroy()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for reason in NOT_RUN[:1]:
+        terminalreporter.write_line(f"NOT RUN: the end-to-end tests, because {reason}", red=True)

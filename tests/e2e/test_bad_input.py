@@ -1,0 +1,83 @@
+"""What a user gets wrong is told before anything changes: key, value, what is allowed, how to fix it; no traceback."""
+
+from __future__ import annotations
+
+import copy
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from harness.stack import PulumiError, Stack
+from mesh.kubectl import Kubectl
+
+Config = dict[str, Any]
+
+
+def refused(stack: Stack, config: Config, command: str = "up") -> str:
+    """What Pulumi prints when it refuses `config`."""
+    stack.configure(config)
+    flags = ["--yes", "--skip-preview"] if command == "up" else []
+    with pytest.raises(PulumiError) as error:
+        stack.pulumi(command, *flags)
+    assert "Traceback" not in error.value.output
+    assert "nothing was changed" in error.value.output
+    assert [r["type"] for r in stack.resources()] in ([], ["pulumi:pulumi:Stack"])
+    return error.value.output
+
+
+@pytest.mark.parametrize("command", ["preview", "up"])
+def test_all_mistakes_are_told_together(stack: Stack, config: Config, command: str) -> None:
+    wrong = copy.deepcopy(config)
+    wrong["routing"]["bill-service"]["weights"] = {"v1": 90, "v2": 20}
+    wrong["mesh"]["profil"] = "demo"
+    wrong["services"]["bill-service"]["ports"] = {"http": {"port": 99999}}
+    printed = refused(stack, wrong, command)
+    assert "3 problems" in printed
+    assert "add up to 110" in printed
+    assert "did you mean 'profile'?" in printed
+    assert "services.bill-service.ports.http.port = 99999" in printed
+
+
+def test_a_kubeconfig_that_does_not_exist(stack: Stack, config: Config) -> None:
+    assert "cluster.kubeconfig" in refused(stack, {**config, "cluster": {"kubeconfig": "no/such/file"}})
+
+
+def test_a_context_that_does_not_exist(stack: Stack, config: Config) -> None:
+    cluster = {**config["cluster"], "context": "nowhere"}
+    assert "nowhere" in refused(stack, {**config, "cluster": cluster})
+
+
+@pytest.fixture
+def silent_server() -> Iterator[int]:
+    """A port that accepts connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+def test_a_cluster_that_does_not_answer_is_told_within_ten_seconds(
+    stack: Stack, config: Config, silent_server: int, tmp_path: Path
+) -> None:
+    kubeconfig = yaml.safe_load(Path(config["cluster"]["kubeconfig"]).read_text())
+    kubeconfig["clusters"][0]["cluster"]["server"] = f"https://127.0.0.1:{silent_server}"
+    unreachable = tmp_path / "kubeconfig"
+    unreachable.write_text(yaml.safe_dump(kubeconfig))
+    start = time.monotonic()
+    printed = refused(stack, {**config, "cluster": {**config["cluster"], "kubeconfig": str(unreachable)}})
+    # Ten seconds for the answer; Pulumi's own start comes on top.
+    assert time.monotonic() - start < 15
+    assert "the cluster cannot be read" in printed
+
+
+def test_objects_of_others_are_not_taken_over(stack: Stack, config: Config, kubectl: Kubectl) -> None:
+    kubectl.run("create", "namespace", "istio-demo")
+    try:
+        printed = refused(stack, config)
+        assert "Namespace istio-demo was not made by a stack" in printed
+        assert "namespace.create" in printed
+    finally:
+        kubectl.run("delete", "namespace", "istio-demo")

@@ -128,20 +128,21 @@ def _steps(annotation: Any, loc: Sequence[str]) -> Iterator[tuple[Any, str]]:
         elif get_origin(annotation) is not None and len(get_args(annotation)) >= 1:
             inner = get_args(annotation)[-1]
             names = get_args(annotation)[0] if len(get_args(annotation)) == 2 else None
-            description = _annotated(inner) or _annotated(names)
+            description = annotated_description(inner) or annotated_description(names)
             annotation = inner
-        annotation = _bare(annotation)
+        annotation = bare(annotation)
         yield annotation, description
 
 
-def _annotated(annotation: Any) -> str:
+def annotated_description(annotation: Any) -> str:
+    """The description inside an `Annotated`, or ''."""
     return next((m.description for m in getattr(annotation, "__metadata__", ()) if getattr(m, "description", "")), "")
 
 
-def _bare(annotation: Any) -> Any:
+def bare(annotation: Any) -> Any:
     """Without `Annotated` and without `| None`."""
     if hasattr(annotation, "__metadata__"):
-        return _bare(annotation.__origin__)
+        return bare(annotation.__origin__)
     if get_origin(annotation) in (Union, types.UnionType):
-        return _bare(next(arg for arg in get_args(annotation) if arg is not type(None)))
+        return bare(next(arg for arg in get_args(annotation) if arg is not type(None)))
     return annotation

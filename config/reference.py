@@ -1,0 +1,60 @@
+"""Writes docs/configuration.md from the model: `python -m config.reference`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from config.load import annotated_description, bare
+from config.model import StackConfig, Workload
+
+PAGE = Path(__file__).parent.parent / "docs" / "configuration.md"
+
+_HEAD = """\
+# Configuration
+
+All keys are in the namespace `istio-governance:` of a stack file. `defaults.yaml` has the same keys without it, for
+what all stacks share: a stack file is laid over it, maps are merged, anything else replaces, `null` removes.
+Unknown keys are errors. A `secure:` value may only be a top-level key.
+
+`<name>` stands for a name of your own.
+
+| key | default | allowed |
+|---|---|---|
+"""
+
+
+def page() -> str:
+    return _HEAD + "".join(f"| `{key}` | {default} | {allowed} |\n" for key, default, allowed in _rows(StackConfig, ""))
+
+
+def _rows(model: type[BaseModel], path: str) -> Iterator[tuple[str, str, str]]:
+    for name, field in model.model_fields.items():
+        key = path + (field.alias or name)
+        annotation, inner_path = bare(field.annotation), f"{key}."
+        inner = annotation
+        if get_origin(annotation) is not None and len(get_args(annotation)) == 2:
+            inner, inner_path = bare(get_args(annotation)[1]), f"{key}.<name>."
+        if inner is Workload and name == "versions":
+            yield f"{inner_path}…", "inherited", "at least one version; each key of `template`, for this version alone"
+        elif isinstance(inner, type) and issubclass(inner, BaseModel):
+            yield from _rows(inner, inner_path)
+        else:
+            yield key, _default(field), field.description or annotated_description(field.annotation)
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    default: Any = field.get_default(call_default_factory=True, validated_data={})
+    if default in (None, "", (), {}):
+        return "unset"
+    return f"`{str(default).lower() if isinstance(default, bool) else default}`"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -16,7 +17,7 @@ from rich.table import Table
 
 import localcluster
 from harness.stack import PulumiError, Stack, stack_file
-from harness.traffic import Answers, ask, three_sigma, wait_until_enforced
+from harness.traffic import Answers, ask, three_sigma, wait_until_answering, wait_until_enforced
 from mesh.kubectl import Kubectl, KubectlError
 
 REQUESTS = 400
@@ -73,7 +74,8 @@ class Demo:
         for act in ACTS:
             if act.title not in seen:
                 seen[act.title] = self._act(act)
-                self.seen.write_text(json.dumps({title: answers.by_version for title, answers in seen.items()}))
+            good = {act.title: dict(seen[act.title].by_version) for act in ACTS if _plausible(act, seen.get(act.title))}
+            self.seen.write_text(json.dumps(good))
         seen[LAST.title] = self._act(LAST)
         CONSOLE.print(_table([(act, seen[act.title]) for act in (*ACTS, LAST)]))
         return 0 if all(_plausible(act, seen[act.title]) for act in (*ACTS, LAST)) else 1
@@ -93,6 +95,7 @@ class Demo:
             step.result = _counted(self.stack.up())
         if config["mesh"].get("mode") != "off":
             wait_until_enforced(self.kubectl, namespace, act.weights)
+        wait_until_answering(self.kubectl, namespace, act.weights)
         with _Step(f"{REQUESTS} requests from front-tomcat to bill-service") as step:
             answers = ask(self.kubectl, namespace, REQUESTS)
             step.result = f"{answers.failed} failed"
@@ -122,9 +125,9 @@ def _counted(changes: Mapping[str, int]) -> str:
     return ", ".join(f"{changes[kind]} {word}" for kind, word in words.items() if kind in changes) or "no change"
 
 
-def _plausible(act: Act, answers: Answers) -> bool:
+def _plausible(act: Act, answers: Answers | None) -> bool:
     """No failed request, and no count that chance would give less than once in a million times."""
-    if answers.failed:
+    if answers is None or answers.failed:
         return False
     low, high = three_sigma(REQUESTS, act.weights["v1"])
     middle, spread = (low + high) / 2, (high - low) / 2
@@ -174,9 +177,8 @@ def main() -> int:
     start = time.monotonic()
     try:
         cluster = localcluster.up()
-        folder = Path.home() / ".cache" / "istio-governance" / "demo"
-        folder.mkdir(parents=True, exist_ok=True)
-        stack = Stack("local", folder / "Pulumi.local.yaml", cluster.environment)
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "istio-governance" / "demo"
+        stack = Stack("local", folder / "project", cluster.environment)
         kubectl = Kubectl(cluster.context, str(cluster.kubeconfig))
         code = Demo(stack, kubectl, _configuration(cluster), folder / "seen.json").play()
     except (localcluster.ClusterError, PulumiError, KubectlError, TimeoutError) as error:

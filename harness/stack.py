@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -29,26 +29,40 @@ class PulumiError(Exception):
 
 @dataclass
 class Stack:
-    """A stack with a configuration file of its own, so that the checkout's files stay as they are."""
+    """A stack in a folder of its own: the checkout but for its stack files, which stay as they are."""
 
     name: str
-    config_file: Path
+    folder: Path
     environment: Mapping[str, str]
-    project: Path = PROJECT
     config: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for entry in self.folder.iterdir():
+            if entry.is_symlink():
+                entry.unlink()
+        for entry in PROJECT.iterdir():
+            if not fnmatch(entry.name, "Pulumi.*.yaml"):
+                (self.folder / entry.name).symlink_to(entry)
+
+    @property
+    def file(self) -> Path:
+        return self.folder / f"Pulumi.{self.name}.yaml"
 
     def configure(self, config: Mapping[str, Any]) -> None:
         """`config` maps the keys of the project's namespace to their values."""
         self.config = dict(config)
         values = {NAMESPACE + key: value for key, value in config.items()}
-        self.config_file.write_text(yaml.safe_dump({"config": values}, sort_keys=False))
+        # Beside the configuration Pulumi keeps the salt of its secrets in there.
+        kept = yaml.safe_load(self.file.read_text()) if self.file.exists() else {}
+        self.file.write_text(yaml.safe_dump({**kept, "config": values}, sort_keys=False))
 
     def pulumi(self, *args: str, timeout: float = 900) -> str:
         """What the command printed. Raises `PulumiError` when it fails."""
         command = self.command(*args)
         done = subprocess.run(
             command,
-            cwd=self.project,
+            cwd=self.folder,
             env=dict(self.environment),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -62,9 +76,7 @@ class Stack:
         return done.stdout
 
     def command(self, *args: str) -> list[str]:
-        """The complete command line; `stack` commands take no configuration."""
-        config = [] if args[0] in {"stack", "cancel"} else [f"--config-file={self.config_file}"]
-        return ["pulumi", *args, f"--stack={self.name}", "--non-interactive", "--color=never", *config]
+        return ["pulumi", *args, f"--stack={self.name}", "--non-interactive", "--color=never"]
 
     def select(self) -> None:
         """Makes the stack if it is not there yet."""
@@ -74,7 +86,7 @@ class Stack:
     def _names(self) -> list[str]:
         listed = subprocess.run(
             ["pulumi", "stack", "ls", "--json", "--non-interactive"],
-            cwd=self.project,
+            cwd=self.folder,
             env=dict(self.environment),
             capture_output=True,
             text=True,
@@ -103,7 +115,7 @@ class Stack:
         state = json.loads(self.pulumi("stack", "export"))
         pending = state["deployment"].pop("pending_operations", None) or []
         if pending:
-            file = self.config_file.with_suffix(".json")
+            file = self.folder / "state.json"
             file.write_text(json.dumps(state))
             self.pulumi("stack", "import", "--file", str(file))
         resources = state["deployment"].get("resources") or []
@@ -125,17 +137,6 @@ class Stack:
 
     def destroy(self) -> None:
         self.pulumi("destroy", "--yes", "--skip-preview")
-
-
-@contextmanager
-def changed(stack: Stack, config: Mapping[str, Any]) -> Iterator[None]:
-    """The stack with another configuration, and its own again afterwards."""
-    own = stack.config
-    stack.configure(config)
-    try:
-        yield
-    finally:
-        stack.configure(own)
 
 
 def stack_file(name: str) -> dict[str, Any]:

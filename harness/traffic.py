@@ -7,7 +7,7 @@ import math
 import re
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from mesh.kubectl import Kubectl
@@ -32,15 +32,28 @@ def ask(kubectl: Kubectl, namespace: str, requests: int) -> Answers:
     """
     url = f"http://bill-service:9999/?[1-{requests}]"
     curl = ["curl", "--silent", "--header", "Connection: close", "--write-out", "\n%{http_code}\n", url]
-    pod = ["exec", "--namespace", namespace, "deployment/front-tomcat-v1", "--container", "front-tomcat", "--"]
     # curl's exit code is that of its last request; the count below has them all.
-    printed = kubectl.run(*pod, "sh", "-c", f"{_quoted(curl)} || true", timeout=60 + requests)
+    printed = kubectl.run(*_caller(namespace), "sh", "-c", f"{_quoted(curl)} || true", timeout=60 + requests)
     answers = re.findall(r"this is bill-service-(\S+)\n+200\n", printed)
     return Answers(requests, Counter(answers))
 
 
+def _caller(namespace: str) -> list[str]:
+    return ["exec", "--namespace", namespace, "deployment/front-tomcat-v1", "--container", "front-tomcat", "--"]
+
+
 def _quoted(command: list[str]) -> str:
     return " ".join("'" + word.replace("'", "'\\''") + "'" for word in command)
+
+
+def wait_until_answering(kubectl: Kubectl, namespace: str, versions: Collection[str], seconds: float = 20) -> None:
+    """Waits until every version answers and no request fails: kube-proxy learns of new pods a moment after they are
+    ready. Raises `TimeoutError`."""
+    end = time.monotonic() + seconds
+    while (answers := ask(kubectl, namespace, 40)).failed or set(answers.by_version) != set(versions):
+        if time.monotonic() > end:
+            raise TimeoutError(f"after {seconds:.0f} s bill-service answers {answers}")
+        time.sleep(0.2)
 
 
 def three_sigma(requests: int, weight: int) -> tuple[int, int]:
@@ -52,9 +65,8 @@ def three_sigma(requests: int, weight: int) -> tuple[int, int]:
 
 def enforced_weights(kubectl: Kubectl, namespace: str) -> dict[str, int]:
     """Version → weight for bill-service as the front-tomcat's own Envoy has it; {} when it has no such route."""
-    dump = "config_dump?resource=dynamic_route_configs&mask=route_config.virtual_hosts"
-    pod = ["exec", "--namespace", namespace, "deployment/front-tomcat-v1", "--container", "istio-proxy", "--"]
-    configs = json.loads(kubectl.run(*pod, "pilot-agent", "request", "GET", dump))["configs"]
+    dump = "http://127.0.0.1:15000/config_dump?resource=dynamic_route_configs&mask=route_config.virtual_hosts"
+    configs = json.loads(kubectl.run(*_caller(namespace), "curl", "--silent", dump)).get("configs", [])
     for host in (host for config in configs for host in config["route_config"].get("virtual_hosts", [])):
         if host["name"].startswith("bill-service.") and host["name"].endswith(":9999"):
             route = host["routes"][0]["route"]

@@ -58,7 +58,7 @@ def stack(
 ) -> Iterator[Stack]:
     """A stack of the module's own, destroyed when the module is done, however it ended."""
     name = Path(str(request.path)).stem.replace("_", "-")
-    stack = Stack(name, tmp_path_factory.mktemp("stack") / f"Pulumi.{name}.yaml", cluster.environment)
+    stack = Stack(name, tmp_path_factory.mktemp(name), cluster.environment)
     stack.configure(config)
     stack.select()
     try:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from harness.stack import PulumiError, Stack
-from harness.traffic import Answers, ask, enforced_weights, wait_until_enforced
+from harness.traffic import Answers, ask, enforced_weights, wait_until_answering, wait_until_enforced
 from localcluster import EmbeddedCluster
 from mesh.kubectl import Kubectl
 from tests.e2e.binomial import is_plausible
@@ -90,6 +90,7 @@ def test_workloads_without_the_mesh_are_balanced_evenly(stack: Stack, config: Co
     (port,) = service["spec"]["ports"]
     assert (port["name"], port["port"], port["targetPort"]) == ("http", 9999, 80)
     assert all(set(containers(pod).values()) == {True} and len(containers(pod)) == 1 for pod in pods(kubectl))
+    wait_until_answering(kubectl, NAMESPACE, {"v1", "v2"})
     assert_split(ask(kubectl, NAMESPACE, REQUESTS), 0.5)
     assert stack.outputs()["weights"] == {}
 
@@ -191,6 +192,7 @@ def test_the_mesh_goes_off_and_comes_back(stack: Stack, config: Config, kubectl:
     stack.up()
     assert kubectl.items("pods", "--namespace=istio-system") == []
     assert all(len(containers(pod)) == 1 for pod in pods(kubectl))
+    wait_until_answering(kubectl, NAMESPACE, {"v1", "v2"})
     assert_split(ask(kubectl, NAMESPACE, REQUESTS), 0.5)
     stack.configure(config)
     stack.up()

@@ -10,6 +10,16 @@ ROUTING_API = "networking.istio.io/v1beta1"
 """Served by every supported Istio; a change would be a new URN, and Pulumi would delete the live rule with the old."""
 
 
+RELEASES = {
+    "base": "istio-base",
+    "istiod": "istiod",
+    "cni": "istio-cni",
+    "ingress": "istio-ingressgateway",
+    "egress": "istio-egressgateway",
+}
+"""The Helm releases of a mesh by the key of their values."""
+
+
 def workload(service: str, version: str) -> str:
     return f"{service}-{version}"
 

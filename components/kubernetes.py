@@ -30,12 +30,10 @@ class KubernetesObject(pulumi.CustomResource):
     ) -> None:
         """`kind` is one of KINDS."""
         api_version = KINDS[kind]
-        metadata: dict[str, Any] = {
-            "name": name,
-            "namespace": namespace,
-            "labels": {"app.kubernetes.io/managed-by": "pulumi", **(labels or {})},
-            "annotations": {names.OWNER: _owner(), **(annotations or {})},
-        }
+        if not kind.endswith("Patch"):  # somebody else's object must not say that it is ours
+            labels = {"app.kubernetes.io/managed-by": "pulumi", **(labels or {})}
+            annotations = {names.OWNER: _owner(), **(annotations or {})}
+        metadata = {"name": name, "namespace": namespace, "labels": labels, "annotations": annotations}
         body = {"apiVersion": api_version, "kind": kind.removesuffix("Patch"), "metadata": metadata}
         group = api_version if "/" in api_version else f"core/{api_version}"
         super().__init__(

@@ -41,7 +41,7 @@ class Workload(pulumi.ComponentResource):
             self._deployment(version, account)
         if args.service.ports:
             self._service()
-        self.url = pulumi.Output.concat("http://", name, ".", args.namespace, ":", _first_port(args.service))
+        self.url = _url(name, args)
         self.register_outputs({"url": self.url})
 
     def _object(
@@ -50,13 +50,14 @@ class Workload(pulumi.ComponentResource):
         name: str,
         spec: Mapping[str, Any] | None = None,
         annotations: Mapping[str, str] | None = None,
+        labels: Mapping[str, str] | None = None,
         **opts: Any,
     ) -> KubernetesObject:
         return KubernetesObject(
             kind,
             name,
             namespace=self._args.namespace,
-            labels={"app": self._name, **self._args.service.labels},
+            labels={"app": self._name, **self._args.service.labels, **(labels or {})},
             annotations=annotations,
             spec=spec,
             opts=pulumi.ResourceOptions(parent=self, **opts),
@@ -102,12 +103,21 @@ class Workload(pulumi.ComponentResource):
             spec["replicas"] = workload.replicas
         timeouts = pulumi.CustomTimeouts(create=service.timeout, update=service.timeout)
         self._object(
-            "Deployment", names.workload(self._name, version), spec, depends_on=[account], custom_timeouts=timeouts
+            "Deployment",
+            names.workload(self._name, version),
+            spec,
+            labels=selector,
+            depends_on=[account],
+            custom_timeouts=timeouts,
         )
 
 
-def _first_port(service: ServiceConfig) -> str:
-    return str(next(iter(service.ports.values())).port) if service.ports else ""
+def _url(name: str, args: WorkloadArgs) -> pulumi.Output[str]:
+    """'' for a service that nobody can call."""
+    if not args.service.ports:
+        return pulumi.Output.from_input("")
+    port = next(iter(args.service.ports.values())).port
+    return pulumi.Output.concat("http://", name, ".", args.namespace, ":", str(port))
 
 
 def _sidecar_annotation(mesh: Mesh) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin
 
@@ -13,10 +14,12 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from config import rules
-from config.model import StackConfig
+from config.model import ChartKey, StackConfig
 from config.problems import MISSING, Problem, nearest, report
 
 DEFAULTS = Path(__file__).parent.parent / "defaults.yaml"
+
+_NAME_ERRORS = {"string_pattern_mismatch", "literal_error"}
 
 
 class ConfigError(Exception):
@@ -41,16 +44,36 @@ def load(
     Raises `ConfigError` with all problems at once.
     """
     problems = [_nested_secret(key) for key in secret_keys if key in _aliases(StackConfig)]
-    raw = merged(yaml.safe_load(defaults.read_text()) or {}, stack)
+    raw = merged(_shared(defaults), stack)
     config = None
     try:
-        config = StackConfig.model_validate(raw)
+        config = StackConfig.model_validate(raw, by_alias=True, by_name=False)
     except ValidationError as error:
         problems += [_problem(details) for details in error.errors(include_url=False)]
     problems += rules.check(raw, needs_cluster)
     if problems or config is None:
-        raise ConfigError(problems)
+        raise ConfigError([_without_secrets(problem, secret_keys) for problem in problems])
     return config
+
+
+def _shared(defaults: Path) -> dict[str, Any]:
+    document = yaml.safe_load(defaults.read_text())
+    if document is None:
+        return {}
+    if not isinstance(document, Mapping):
+        raise ConfigError(
+            [Problem(defaults.name, document, "a map of the keys that a stack file can have", "make it one")]
+        )
+    return {str(key): _with_text_keys(value) for key, value in document.items()}
+
+
+def _with_text_keys(value: Any) -> Any:
+    """YAML reads an unquoted `1` or `on` as a number or a truth value, also where a name belongs."""
+    if isinstance(value, Mapping):
+        return {str(key): _with_text_keys(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_with_text_keys(inner) for inner in value]
+    return value
 
 
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -78,20 +101,30 @@ def _nested_secret(key: str) -> Problem:
     )
 
 
+def _without_secrets(problem: Problem, secret_keys: Sequence[str]) -> Problem:
+    secret = any(problem.key == key or problem.key.startswith(f"{key}.") for key in secret_keys)
+    return replace(problem, value=MISSING) if secret else problem
+
+
 def _aliases(model: type[BaseModel]) -> dict[str, FieldInfo]:
     return {field.alias or name: field for name, field in model.model_fields.items()}
 
 
 def _problem(details: ErrorDetails) -> Problem:
     """A pydantic error in our words."""
-    loc = [str(part) for part in details["loc"] if part != "[key]"]
+    # pydantic says `[key]` after a name that is wrong itself; a key may also be called so.
+    is_name = details["type"] in _NAME_ERRORS and details["loc"][-1] == "[key]"
+    loc = [str(part) for part in (details["loc"][:-1] if is_name else details["loc"])]
     key, kind, value = ".".join(loc), details["type"], details["input"]
     *_, parent = _models_along(loc[:-1])
     if kind == "extra_forbidden":
         known = _aliases(parent)
         return Problem(key, value, f"a known key: {', '.join(known)}", nearest(loc[-1], known))
-    allowed = _description(loc) or details["msg"]
-    if details["loc"][-1] == "[key]":
+    allowed = (_name_description(loc) if is_name else _description(loc)) or details["msg"]
+    if is_name and kind == "literal_error":
+        charts = get_args(ChartKey)
+        return Problem(key, MISSING, f"a known key: {', '.join(charts)}", nearest(loc[-1], charts))
+    if is_name:
         return Problem(key, MISSING, f"as a name {allowed}", f"rename '{loc[-1]}'")
     if kind == "missing":
         return Problem(key, MISSING, allowed, f"add '{loc[-1]}'")
@@ -103,9 +136,17 @@ def _problem(details: ErrorDetails) -> Problem:
 def _description(loc: Sequence[str]) -> str:
     """What the innermost field along `loc` says is allowed."""
     text = ""
-    for _, description in _steps(StackConfig, loc):
+    for annotation, description in _steps(StackConfig, loc):
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            text = f"a map with the keys {', '.join(_aliases(annotation))}"
         text = description or text
     return text
+
+
+def _name_description(loc: Sequence[str]) -> str:
+    """What the map that has `loc` as a key says of its names."""
+    *_, (container, _) = _steps(StackConfig, loc[:-1])
+    return annotated_description(get_args(container)[0])
 
 
 def _models_along(loc: Sequence[str]) -> Iterator[type[BaseModel]]:
@@ -126,10 +167,8 @@ def _steps(annotation: Any, loc: Sequence[str]) -> Iterator[tuple[Any, str]]:
                 return
             annotation, description = field.annotation, field.description or ""
         elif get_origin(annotation) is not None and len(get_args(annotation)) >= 1:
-            inner = get_args(annotation)[-1]
-            names = get_args(annotation)[0] if len(get_args(annotation)) == 2 else None
-            description = annotated_description(inner) or annotated_description(names)
-            annotation = inner
+            annotation = get_args(annotation)[-1]
+            description = annotated_description(annotation)
         annotation = bare(annotation)
         yield annotation, description
 

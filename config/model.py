@@ -35,9 +35,24 @@ Weight = Annotated[int, Field(ge=0, le=100, description="a whole number from 0 t
 Replicas = Annotated[int, Field(ge=0, description="a whole number, 0 or more")]
 Seconds = Annotated[int, Field(ge=0, le=3600, description="a whole number of seconds from 0 to 3600")]
 Duration = Annotated[
-    str, Field(pattern=r"^([0-9]+h)?([0-9]+m)?([0-9]+s)?$", description="a duration such as 90s, 5m or 1h")
+    str,
+    Field(min_length=1, pattern=r"^([0-9]+h)?([0-9]+m)?([0-9]+s)?$", description="a duration such as 90s, 5m or 1h"),
 ]
-Labels = Mapping[str, str]
+PortName = Annotated[
+    str,
+    Field(
+        pattern=r"^[a-z]([-a-z0-9]{0,13}[a-z0-9])?$",
+        description="a port name (RFC 6335): at most 15 of a-z, 0-9 and '-', first a letter, last no '-'",
+    ),
+]
+LabelValue = Annotated[
+    str,
+    Field(
+        pattern=r"^([A-Za-z0-9]([-_.A-Za-z0-9]{0,61}[A-Za-z0-9])?)?$",
+        description="a label's value: at most 63 letters, digits, '-', '_' and '.', first and last a letter or digit",
+    ),
+]
+Labels = Mapping[str, LabelValue]
 # A file knows lists only; frozen models want tuples.
 Strings = Annotated[tuple[str, ...], Field(strict=False)]
 ChartKey = Literal["base", "cni", "istiod", "ingress", "egress"]
@@ -151,7 +166,9 @@ class Workload(Model):
         None, description="a whole number, 0 or more; unset: Kubernetes' default, or an autoscaler's affair"
     )
     labels: Labels = Field(default_factory=dict, description="labels for the pods, beside app and version")
-    version_label: str | None = Field(None, description="the value of the label version; unset: the key")
+    version_label: LabelValue | None = Field(
+        None, description="the value of the label version, at most 63 letters, digits, '-', '_' and '.'; unset: the key"
+    )
     resources: Mapping[str, Any] = Field(default_factory=dict, description="requests and limits")
     readiness_probe: Mapping[str, Any] | None = Field(
         None, description="a probe; unset: a TCP connect to the first port; {}: none"
@@ -159,7 +176,9 @@ class Workload(Model):
     liveness_probe: Mapping[str, Any] | None = Field(None, description="a probe")
     security_context: Mapping[str, Any] | None = Field(None, description="a container's securityContext")
     drain_seconds: Seconds = Field(
-        5, description="how long a stopping pod still answers while the callers learn that it goes; 0: no drain"
+        5,
+        description="a whole number of seconds from 0 to 3600 in which a stopping pod still answers, while the callers "
+        "learn that it goes; 0: no drain",
     )
     pod_template: Mapping[str, Any] = Field(
         default_factory=dict, description="a piece of a pod template, {metadata, spec}, laid over the generated one"
@@ -173,7 +192,7 @@ class Service(Model):
         default_factory=dict, description="the labels that select the pods; unset: {app: <name>}; cannot change"
     )
     labels: Labels = Field(default_factory=dict, description="labels for the objects themselves")
-    ports: Mapping[DnsLabel, Port] = Field(default_factory=dict, description="ports by name")
+    ports: Mapping[PortName, Port] = Field(default_factory=dict, description="ports by name")
     template: Workload = Workload()
     versions: Mapping[DnsLabel, Workload] = Field(min_length=1, description="at least one version, by name")
     timeout: Duration = Field("5m", description="how long the pods may take to get ready, such as 90s or 5m")

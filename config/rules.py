@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import names
 from config import versions
 from config.problems import MISSING, Problem, nearest
 
@@ -86,16 +87,61 @@ def every_version_has_an_image(raw: Raw) -> Iterator[Problem]:
 
 def names_are_unique(raw: Raw) -> Iterator[Problem]:
     """`a` with `b-c` and `a-b` with `c` would both make the Deployment a-b-c."""
-    names = Counter(f"{name}-{version}" for name, _, vs in _services(raw) for version in vs)
+    count = Counter(names.workload(name, version) for name, _, vs in _services(raw) for version in vs)
     for name, _, service_versions in _services(raw):
         for version in service_versions:
-            if names[f"{name}-{version}"] > 1:
+            if count[names.workload(name, version)] > 1:
                 yield Problem(
                     f"services.{name}.versions.{version}",
                     MISSING,
                     "a Deployment name <service>-<version> that no other version has",
                     f"rename the service or the version: '{name}-{version}' is taken twice",
                 )
+
+
+def rule_names_are_unique(raw: Raw) -> Iterator[Problem]:
+    """`a` with `b` would make the DestinationRule dest-a-b, and so would the service `a-b`."""
+    bases = {names.destination_rule(name): name for name in _map(raw, "routing")}
+    for name in _map(raw, "routing"):
+        for version in _map(raw, "services", name, "versions"):
+            rule = names.subset_rule(name, version)
+            if rule in bases:
+                yield Problem(
+                    f"services.{name}.versions.{version}",
+                    MISSING,
+                    "a DestinationRule name dest-<service>-<version> that no other rule has",
+                    f"rename the service or the version: '{rule}' is the rule of the service {bases[rule]}",
+                )
+
+
+def version_labels_are_unique(raw: Raw) -> Iterator[Problem]:
+    """Two Deployments with one selector would fight over their pods."""
+    for name, service, service_versions in _services(raw):
+        labels = {version: _inherited(service, version, "versionLabel") or version for version in service_versions}
+        for version, label in labels.items():
+            if list(labels.values()).count(label) > 1:
+                yield Problem(
+                    f"services.{name}.versions.{version}",
+                    MISSING,
+                    f"a value of the label version that no other version of {name} has",
+                    f"change services.{name}.versions.{version}.versionLabel: '{label}' is taken twice",
+                )
+
+
+def namespaces_differ(raw: Raw) -> Iterator[Problem]:
+    mesh, namespace = _map(raw, "mesh"), _map(raw, "namespace")
+    workloads = namespace.get("name", "istio-demo")
+    if (
+        mesh.get("mode", "managed") == "managed"
+        and namespace.get("create", True)
+        and workloads == mesh.get("namespace", "istio-system")
+    ):
+        yield Problem(
+            "namespace.name",
+            workloads,
+            "another namespace than the mesh's, which this stack makes too",
+            "choose another namespace.name or another mesh.namespace",
+        )
 
 
 def rules_name_a_service_with_a_port(raw: Raw) -> Iterator[Problem]:
@@ -164,6 +210,9 @@ RULES: tuple[Callable[[Raw], Iterator[Problem]], ...] = (
     supported_version,
     every_version_has_an_image,
     names_are_unique,
+    rule_names_are_unique,
+    version_labels_are_unique,
+    namespaces_differ,
     rules_name_a_service_with_a_port,
     weights_name_versions,
     weights_add_up,

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
@@ -111,6 +114,7 @@ class Stack:
         Objects that were made but did not reach the state are there all the same: the next `up` takes them over, as
         they carry this stack's name.
         """
+        self._end_orphans()
         self.pulumi("cancel", "--yes")
         state = json.loads(self.pulumi("stack", "export"))
         pending = state["deployment"].pop("pending_operations", None) or []
@@ -124,6 +128,13 @@ class Stack:
             *(f"forgot the unfinished operation on {operation['resource']['urn']}" for operation in pending),
             *(f"forgot {release}" for release in forget_unfinished_releases(kubectl, mesh_namespace, known)),
         ]
+
+    def _end_orphans(self) -> None:
+        """A killed Pulumi leaves its plugins behind, which go on for a while; they all run in this folder."""
+        for process in Path("/proc").iterdir():
+            with suppress(OSError):
+                if process.name.isdecimal() and (process / "cwd").readlink() == self.folder.resolve():
+                    os.kill(int(process.name), signal.SIGKILL)
 
     def outputs(self) -> dict[str, Any]:
         outputs: dict[str, Any] = json.loads(self.pulumi("stack", "output", "--json"))

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import names
 from config import Mesh, merged
 from config.model import ChartKey
 
@@ -40,19 +41,19 @@ class Chart:
 
 def charts(mesh: Mesh) -> dict[ChartKey, Chart]:
     """The releases of this mesh by key, each with its complete values; the user's own are laid over ours."""
-    chosen: list[tuple[ChartKey, str, str, dict[str, Any]]] = [
-        (BASE, "istio-base", "base", _base(mesh)),
-        (ISTIOD, "istiod", "istiod", _istiod(mesh)),
+    chosen: list[tuple[ChartKey, str, dict[str, Any]]] = [
+        (BASE, "base", _base(mesh)),
+        (ISTIOD, "istiod", _istiod(mesh)),
     ]
     if mesh.cni:
-        chosen.append((CNI, "istio-cni", "cni", _cni(mesh)))
+        chosen.append((CNI, "cni", _cni(mesh)))
     if mesh.has_ingress:
-        chosen.append((INGRESS, "istio-ingressgateway", "gateway", _ingress(mesh)))
+        chosen.append((INGRESS, "gateway", _ingress(mesh)))
     if mesh.has_egress:
-        chosen.append((EGRESS, "istio-egressgateway", "gateway", _egress(mesh)))
+        chosen.append((EGRESS, "gateway", _egress(mesh)))
     return {
-        key: Chart(key, release, *_place(mesh, chart), values=merged(values, mesh.values.get(key, {})))
-        for key, release, chart, values in chosen
+        key: Chart(key, names.RELEASES[key], *_place(mesh, chart), values=merged(values, mesh.values.get(key, {})))
+        for key, chart, values in chosen
     }
 
 

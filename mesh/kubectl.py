@@ -26,7 +26,7 @@ class Kubectl:
     def command(self, *args: str) -> list[str]:
         cluster = [f"--context={self.context}"] if self.context else []
         if self.kubeconfig:
-            cluster.append(f"--kubeconfig={self.kubeconfig}")
+            cluster.append(f"--kubeconfig={Path(self.kubeconfig).expanduser()}")
         return [_binary(), *cluster, *args]
 
     def run(self, *args: str, timeout: float = 60, stdin: str | None = None) -> str:

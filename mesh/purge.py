@@ -62,7 +62,10 @@ def _custom_resources(kubectl: Kubectl) -> Sequence[Mapping[str, Any]]:
 def _ours(item: Mapping[str, Any], owner: str, namespace: str) -> bool:
     """Made by this stack, or by one of its Helm releases."""
     annotations: Mapping[str, str] = item["metadata"].get("annotations", {})
-    return annotations.get(names.OWNER) == owner or annotations.get("meta.helm.sh/release-namespace") == namespace
+    return annotations.get(names.OWNER) == owner or (
+        annotations.get("meta.helm.sh/release-namespace") == namespace
+        and annotations.get("meta.helm.sh/release-name") in names.RELEASES.values()
+    )
 
 
 def _named(item: Mapping[str, Any]) -> str:
@@ -73,10 +76,13 @@ def _named(item: Mapping[str, Any]) -> str:
 def main(step: str) -> None:
     kubectl = Kubectl(os.environ["MESH_CONTEXT"], os.environ["MESH_KUBECONFIG"])
     try:
-        if step == "guard":
-            print(guard(kubectl, os.environ["MESH_OWNER"], os.environ["MESH_NAMESPACE"]))
-        else:
-            print(sweep(kubectl, purge=os.environ["MESH_PURGE"] == "true"))
+        match step:
+            case "guard":
+                print(guard(kubectl, os.environ["MESH_OWNER"], os.environ["MESH_NAMESPACE"]))
+            case "sweep":
+                print(sweep(kubectl, purge=os.environ["MESH_PURGE"] == "true"))
+            case _:
+                raise SystemExit(f"unknown step '{step}': guard or sweep")
     except KubectlError as error:
         raise SystemExit(f"the cluster could not be cleaned: {error}") from None
 

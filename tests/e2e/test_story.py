@@ -29,8 +29,10 @@ def keys(cluster: EmbeddedCluster) -> set[str]:
     return {key for key in cluster.etcd_keys() if not key.startswith(RESTLESS)}
 
 
-def node_files(cluster: EmbeddedCluster) -> str:
-    return cluster.execute("sh", "-c", f"cat {cluster.cni_conf_dir}/*; ls {cluster.cni_bin_dir}")
+def node_files(cluster: EmbeddedCluster) -> tuple[Any, str]:
+    """The CNI configuration, which install-cni writes back in another order, and the names of the CNI plugins."""
+    configuration = json.loads(cluster.execute("sh", "-c", f"cat {cluster.cni_conf_dir}/*"))
+    return configuration, cluster.execute("ls", cluster.cni_bin_dir)
 
 
 def pods(kubectl: Kubectl, namespace: str = NAMESPACE) -> list[dict[str, Any]]:
@@ -66,12 +68,12 @@ def assert_split(answers: Answers, v1: float) -> None:
 
 
 @pytest.fixture(scope="module")
-def before(cluster: EmbeddedCluster) -> tuple[set[str], str]:
+def before(cluster: EmbeddedCluster) -> tuple[set[str], tuple[Any, str]]:
     """What was there before the stack: keys in etcd, and files on the node."""
     return keys(cluster), node_files(cluster)
 
 
-def test_first_preview_on_an_empty_cluster(before: tuple[set[str], str], stack: Stack) -> None:
+def test_first_preview_on_an_empty_cluster(before: tuple[set[str], tuple[Any, str]], stack: Stack) -> None:
     del before
     preview = stack.pulumi("preview", "--diff")
     assert "to create" in preview and "vs-bill-service" in preview
@@ -221,7 +223,7 @@ def test_destroy_refuses_to_take_the_rules_of_others(stack: Stack, kubectl: Kube
 
 
 def test_destroy_leaves_what_was_there_before(
-    stack: Stack, cluster: EmbeddedCluster, before: tuple[set[str], str]
+    stack: Stack, cluster: EmbeddedCluster, before: tuple[set[str], tuple[Any, str]]
 ) -> None:
     stack.destroy()
     keys_before, files_before = before

@@ -1,0 +1,97 @@
+"""A cluster that is nothing but a list of objects, behind the interface of `Kubectl`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from mesh.kubectl import Kubectl, KubectlError
+
+Object = dict[str, Any]
+
+_SHORT = {"crd": "customresourcedefinitions", "configmap": "configmaps"}
+
+
+def made(kind: str, name: str, namespace: str = "", annotations: dict[str, str] | None = None, **fields: Any) -> Object:
+    """An object as kubectl prints it."""
+    metadata: Object = {"name": name}
+    if namespace:
+        metadata["namespace"] = namespace
+    if annotations:
+        metadata["annotations"] = annotations
+    return {"kind": kind, "metadata": metadata, **fields}
+
+
+def crd(plural: str, group: str) -> Object:
+    return made("CustomResourceDefinition", f"{plural}.{group}", spec={"group": group})
+
+
+@dataclass(frozen=True)
+class FakeKubectl(Kubectl):
+    """Answers the `get` and `delete` that the program uses, and fails with `error` if that is set."""
+
+    objects: list[Object] = field(default_factory=list)
+    calls: list[tuple[str, ...]] = field(default_factory=list)
+    error: str = ""
+
+    def run(self, *args: str, timeout: float = 60, stdin: str | None = None) -> str:
+        assert timeout > 0
+        assert stdin is None
+        self.calls.append(args)
+        if self.error:
+            raise KubectlError(self.error)
+        verb, *words = [arg for arg in args if not arg.startswith("--")]
+        if "--raw" in args:
+            return json.dumps({"items": self._raw(words[0])})
+        if verb == "get":
+            return self._get(words[0].split(","), args)
+        assert verb == "delete"
+        return self._delete(words[0], words[1:], _namespace(args))
+
+    @property
+    def left(self) -> set[tuple[str, str]]:
+        return {(item["kind"], item["metadata"]["name"]) for item in self.objects}
+
+    def _get(self, kinds: list[str], args: tuple[str, ...]) -> str:
+        namespace = _namespace(args)
+        for kind in kinds:
+            if "." in kind and not kind.endswith(".apps") and not self._has_crd(kind):
+                raise KubectlError(f'error: the server doesn\'t have a resource type "{kind}"')
+        items = [
+            item
+            for item in self.objects
+            if any(_is(item, kind) for kind in kinds)
+            and (item["metadata"].get("namespace", namespace) == namespace or "--all-namespaces" in args)
+        ]
+        if not items and "--ignore-not-found" in args:
+            return ""
+        return json.dumps({"kind": "List", "items": items})
+
+    def _raw(self, path: str) -> list[Object]:
+        _, _, group, _, _, namespace, plural = path.split("/")
+        if not self._has_crd(f"{plural}.{group}"):
+            raise KubectlError("Error from server (NotFound): the server could not find the requested resource")
+        return [i for i in self.objects if _is(i, plural) and i["metadata"]["namespace"] == namespace]
+
+    def _delete(self, kind: str, names: list[str], namespace: str) -> str:
+        for name in names:
+            for item in [i for i in self.objects if _is(i, kind) and i["metadata"]["name"] == name]:
+                if item["metadata"].get("namespace", namespace) == namespace:
+                    self.objects.remove(item)
+            if kind == "crd":  # and with it every object of its kind
+                self.objects[:] = [i for i in self.objects if not _is(i, name)]
+        return ""
+
+    def _has_crd(self, name: str) -> bool:
+        return ("CustomResourceDefinition", name) in self.left
+
+
+def _is(item: Object, kind: str) -> bool:
+    """Whether `item` is one of `kind`: `services`, `deployments.apps`, `crd`, …"""
+    plural = kind.split(".")[0]
+    return bool(f"{item['kind'].lower()}s" == _SHORT.get(plural, plural))
+
+
+def _namespace(args: tuple[str, ...]) -> str:
+    return next((arg.removeprefix("--namespace=") for arg in args if arg.startswith("--namespace=")), "default")

@@ -1,0 +1,56 @@
+"""What the tests start from: a small valid configuration, and the project's own program."""
+
+from __future__ import annotations
+
+import json
+import os
+import runpy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from config import StackConfig, load, merged
+
+from .recorder import PROJECT, Recording, record
+
+ROOT = Path(__file__).parents[2]
+NO_DEFAULTS = Path(os.devnull)
+STACKS = sorted(
+    path.name.split(".")[1]
+    for path in ROOT.glob("Pulumi.*.yaml")
+    if "config" in (yaml.safe_load(path.read_text()) or {})
+)
+
+VALID: Mapping[str, Any] = {
+    "cluster": {"context": "test"},
+    "mesh": {"version": "1.31.0"},
+    "services": {
+        "front-tomcat": {"versions": {"v1": {"image": "tomcat"}}},
+        "bill-service": {
+            "ports": {"http": {"port": 9999, "targetPort": 80}},
+            "selector": {"service": "bill-service"},
+            "template": {"image": "nginx"},
+            "versions": {"v1": {}, "v2": {}},
+        },
+    },
+    "routing": {"bill-service": {"weights": {"v1": 90, "v2": 10}}},
+}
+
+
+def config(**changes: Any) -> StackConfig:
+    """The valid configuration with `changes` laid over it."""
+    return load(merged(VALID, changes), defaults=NO_DEFAULTS)
+
+
+def program(stack: str, **changes: Any) -> Recording:
+    """What the whole program registers for a stack file of the checkout with `changes` laid over it."""
+    file = yaml.safe_load((ROOT / f"Pulumi.{stack}.yaml").read_text())["config"]
+    raw = merged(file, {f"{PROJECT}:{key}": value for key, value in changes.items()})
+    return record(lambda: runpy.run_path(str(ROOT / "__main__.py")), stack, as_pulumi_passes(raw))
+
+
+def as_pulumi_passes(raw: Mapping[str, Any]) -> dict[str, str]:
+    """Objects reach a program as JSON, and strings as they are."""
+    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in raw.items()}

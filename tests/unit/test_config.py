@@ -1,0 +1,358 @@
+"""What is refused, and in which words; what the shared defaults do; how a stack's values reach the model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pulumi
+import pytest
+import yaml
+
+from config import ConfigError, Problem, StackConfig, load, merged, stack
+
+from .given import NO_DEFAULTS, VALID, as_pulumi_passes, config
+from .recorder import PROJECT, record
+
+
+def problems(document: Mapping[str, Any], **options: Any) -> Sequence[Problem]:
+    with pytest.raises(ConfigError) as refused:
+        load(document, defaults=NO_DEFAULTS, **options)
+    return refused.value.problems
+
+
+def bill(**service: Any) -> dict[str, Any]:
+    return {"services": {"bill-service": service}}
+
+
+def v1(**version: Any) -> dict[str, Any]:
+    return bill(versions={"v1": version})
+
+
+def http(**port: Any) -> dict[str, Any]:
+    return bill(ports={"http": port})
+
+
+def weights(**by_version: Any) -> dict[str, Any]:
+    return {"routing": {"bill-service": {"weights": by_version}}}
+
+
+WEIGHTS = "routing.bill-service.weights"
+BILL = "services.bill-service"
+LONG = "a" * 64
+
+BAD: Sequence[tuple[Mapping[str, Any], str, str]] = [
+    # Weights.
+    (weights(v1=90, v2=20), WEIGHTS, "these add up to 110"),
+    (weights(v1=90, v2=20), WEIGHTS, "config set-all --path --plaintext 'routing.bill-service.weights.v1=…'"),
+    (weights(v1=90, v2=None), WEIGHTS, "these add up to 90"),
+    (weights(v1=0, v2=0), WEIGHTS, "these add up to 0"),
+    (weights(v1=-10, v2=110), f"{WEIGHTS}.v1", "a whole number from 0 to 100"),
+    (weights(v1=-10, v2=110), f"{WEIGHTS}.v2", "a whole number from 0 to 100"),
+    (weights(v1=50.5, v2=49.5), f"{WEIGHTS}.v1", "a whole number from 0 to 100"),
+    (weights(v1=90.0), f"{WEIGHTS}.v1", "a whole number from 0 to 100"),
+    (weights(v1="90"), f"{WEIGHTS}.v1", "a whole number from 0 to 100"),
+    (weights(v1=True), f"{WEIGHTS}.v1", "a whole number from 0 to 100"),
+    (weights(v1=[90]), f"{WEIGHTS}.v1", "a whole number from 0 to 100"),
+    ({"routing": {"bill-service": {"weights": {"v1": None, "v2": None}}}}, WEIGHTS, "add up to 100"),
+    ({"routing": {"bill-service": {"weights": None}}}, WEIGHTS, "add 'weights'"),
+    (weights(v2=None, v22=10), f"{WEIGHTS}.v22", "did you mean 'v2'?"),
+    (weights(v2=None, blue=10), f"{WEIGHTS}.blue", "use one of: v1, v2"),
+    ({"routing": {"bil-service": {"weights": {"v1": 100}}}}, "routing.bil-service", "did you mean 'bill-service'?"),
+    (
+        {"routing": {"front-tomcat": {"weights": {"v1": 100}}}},
+        "routing.front-tomcat",
+        "add services.front-tomcat.ports",
+    ),
+    (bill(versions={"v2": {"replicas": 0}}), f"{WEIGHTS}.v2", "this version has no replicas"),
+    (bill(template={"replicas": 0}), f"{WEIGHTS}.v1", "this version has no replicas"),
+    # Names.
+    ({"services": {"Bill": {"versions": {"v1": {"image": "x"}}}}}, "services.Bill", "a DNS label (RFC 1123)"),
+    ({"services": {"1bill": {"versions": {"v1": {"image": "x"}}}}}, "services.1bill", "starts with a letter"),
+    ({"services": {LONG: {"versions": {"v1": {"image": "x"}}}}}, f"services.{LONG}", "a DNS label (RFC 1123)"),
+    (bill(versions={"V1": {}}), f"{BILL}.versions.V1", "a DNS label (RFC 1123)"),
+    (bill(versions={"v1.0": {}}), f"{BILL}.versions.v1.0", "a DNS label (RFC 1123)"),
+    (bill(versions={"-v": {}}), f"{BILL}.versions.-v", "a DNS label (RFC 1123)"),
+    (bill(versions={"": {}}), f"{BILL}.versions.", "a DNS label (RFC 1123)"),
+    (bill(ports={"HTTP": {"port": 80}}), f"{BILL}.ports.HTTP", "rename 'HTTP'"),
+    (bill(ports={"sixteen-letters-": {"port": 80}}), f"{BILL}.ports.sixteen-letters-", "rename 'sixteen-letters-'"),
+    (bill(ports={"sixteen-lettersx": {"port": 80}}), f"{BILL}.ports.sixteen-lettersx", "at most 15"),
+    ({"namespace": {"name": "istio_demo"}}, "namespace.name", "a DNS label (RFC 1123)"),
+    ({"mesh": {"namespace": ""}}, "mesh.namespace", "a DNS label (RFC 1123)"),
+    # Names that two things would have.
+    (
+        {"services": {"a": {"versions": {"b-c": {"image": "x"}}}, "a-b": {"versions": {"c": {"image": "x"}}}}},
+        "services.a.versions.b-c",
+        "'a-b-c' is taken twice",
+    ),
+    (
+        {
+            "services": {
+                "bill": {"ports": {"http": {"port": 1}}, "versions": {"service": {"image": "x"}}},
+            },
+            "routing": {"bill": {"weights": {"service": 100}}},
+        },
+        "services.bill.versions.service",
+        "dest-bill-service",
+    ),
+    (bill(versions={"v1": {"versionLabel": "v2"}}), f"{BILL}.versions.v1", "'v2'"),
+    (bill(template={"versionLabel": "x"}), f"{BILL}.versions.v2", "'x'"),
+    ({"namespace": {"name": "istio-system"}}, "namespace.name", "another"),
+    # Unknown keys, at each level.
+    ({"mseh": {}}, "mseh", "did you mean 'mesh'?"),
+    ({"xyz": 1}, "xyz", "use one of: schemaVersion, cluster, mesh"),
+    ({"cluster": {"contxt": "x"}}, "cluster.contxt", "did you mean 'context'?"),
+    ({"mesh": {"verion": "1.31.0"}}, "mesh.verion", "did you mean 'version'?"),
+    ({"mesh": {"values": {"istoid": {}}}}, "mesh.values.istoid", "did you mean 'istiod'?"),
+    ({"nodes": {"moed": "none"}}, "nodes.moed", "did you mean 'mode'?"),
+    ({"namespace": {"nmae": "x"}}, "namespace.nmae", "did you mean 'name'?"),
+    (bill(prots={}), f"{BILL}.prots", "did you mean 'ports'?"),
+    (bill(template={"imgae": "x"}), f"{BILL}.template.imgae", "did you mean 'image'?"),
+    (v1(comand=[]), f"{BILL}.versions.v1.comand", "did you mean 'command'?"),
+    (http(prot=80), f"{BILL}.ports.http.prot", "did you mean 'port'?"),
+    (http(target_port=80), f"{BILL}.ports.http.target_port", "did you mean 'targetPort'?"),
+    ({"schema_version": 1}, "schema_version", "did you mean 'schemaVersion'?"),
+    ({"routing": {"bill-service": {"weigths": {}}}}, "routing.bill-service.weigths", "did you mean 'weights'?"),
+    ({"[key]": 1}, "[key]", "use one of: schemaVersion"),
+    # Images and ports.
+    (bill(template={"image": None}), f"{BILL}.versions.v1.image", f"in {BILL}.template.image"),
+    (v1(image=""), f"{BILL}.versions.v1.image", "an image such as nginx:alpine"),
+    (http(port=0), f"{BILL}.ports.http.port", "a whole number from 1 to 65535"),
+    (http(port=65536), f"{BILL}.ports.http.port", "a whole number from 1 to 65535"),
+    (http(port="80"), f"{BILL}.ports.http.port", "a whole number from 1 to 65535"),
+    (http(port=None), f"{BILL}.ports.http.port", "add 'port'"),
+    (v1(labels={"tier": "a b"}), f"{BILL}.versions.v1.labels.tier", "a label's value"),
+    (v1(versionLabel="a b"), f"{BILL}.versions.v1.versionLabel", "the value of the label version"),
+    (http(targetPort=-1), f"{BILL}.ports.http.targetPort", "a whole number from 1 to 65535"),
+    # The mesh.
+    ({"mesh": {"mode": "on"}}, "mesh.mode", "managed (this stack installs Istio), existing"),
+    ({"mesh": {"mode": True}}, "mesh.mode", "managed (this stack installs Istio), existing"),
+    ({"mesh": {"profile": "ambient"}}, "mesh.profile", "default, minimal or demo"),
+    ({"mesh": {"version": None}}, "mesh.version", "say which Istio to install"),
+    ({"mesh": {"version": "1.16.9"}}, "mesh.version", "a version from 1."),
+    ({"mesh": {"version": "1.99.0"}}, "mesh.version", "a version from 1."),
+    ({"mesh": {"version": "2.31.0"}}, "mesh.version", "a version from 1."),
+    ({"mesh": {"version": "newest"}}, "mesh.version", "a quoted Istio version from"),
+    ({"mesh": {"version": "1.31"}}, "mesh.version", "a quoted Istio version from"),
+    ({"mesh": {"version": 1.31}}, "mesh.version", 'write it in quotes, or YAML makes it a number: "1.31.0"'),
+    # Services.
+    ({"services": None}, "services", "add 'services'"),
+    ({"services": {"front-tomcat": None, "bill-service": None}, "routing": None}, "services", "at least one service"),
+    (bill(versions=None), f"{BILL}.versions", "at least one version"),
+    (bill(versions={"v1": None, "v2": None}), f"{BILL}.versions", "at least one version"),
+    (bill(selector={"version": "v1"}), f"{BILL}.selector.version", "labels that all versions share"),
+    (bill(template={"env": {"A": 1}}), f"{BILL}.template.env.A", "a map of names to strings"),
+    (v1(command="sh"), f"{BILL}.versions.v1.command", "a list of strings"),
+    (v1(replicas=-1), f"{BILL}.versions.v1.replicas", "a whole number, 0 or more"),
+    (v1(replicas=True), f"{BILL}.versions.v1.replicas", "a whole number, 0 or more"),
+    (v1(drainSeconds=3601), f"{BILL}.versions.v1.drainSeconds", "from 0 to 3600"),
+    (bill(timeout="5 minutes"), f"{BILL}.timeout", "such as 90s or 5m"),
+    (bill(timeout=""), f"{BILL}.timeout", "such as 90s or 5m"),
+    # Something else where a map belongs: never told to be a name.
+    ({"mesh": "1.31.0"}, "mesh", "a map"),
+    ({"services": ["bill-service"]}, "services", "at least one service, by name"),
+    ({"services": {"bill-service": "nginx"}}, BILL, "a map"),
+    (bill(ports={"http": 80}), f"{BILL}.ports.http", "a map"),
+    (bill(versions={"v1": "nginx"}), f"{BILL}.versions.v1", "a map"),
+    ({"routing": {"bill-service": 90}}, "routing.bill-service", "a map"),
+    ({"schemaVersion": 2}, "schemaVersion", "allowed: 1"),
+]
+
+
+@pytest.mark.parametrize(
+    ("change", "key", "text"), BAD, ids=[f"{key}: {text}".replace(LONG, "long") for _, key, text in BAD]
+)
+def test_refused_with_key_and_fix(change: Mapping[str, Any], key: str, text: str) -> None:
+    told = {problem.key: str(problem) for problem in problems(merged(VALID, change))}
+    assert key in told, told
+    assert text in told[key]
+
+
+@pytest.mark.parametrize(
+    ("options", "key", "text"),
+    [
+        ({"needs_cluster": True}, "cluster", "pulumi config set --path cluster.context"),
+        ({"secret_keys": ["mesh"]}, "mesh", "a `secure:` value may only be a top-level key"),
+    ],
+)
+def test_refused_whatever_the_values_are(options: Mapping[str, Any], key: str, text: str) -> None:
+    (problem,) = problems(merged(VALID, {"cluster": None}), **options)
+    assert problem.key == key
+    assert text in str(problem)
+
+
+@pytest.mark.parametrize("cluster", [{"context": "test"}, {"kubeconfig": "some/file"}])
+def test_either_says_which_cluster(cluster: Mapping[str, str]) -> None:
+    assert load(merged(VALID, {"cluster": None}) | {"cluster": cluster}, defaults=NO_DEFAULTS, needs_cluster=True)
+
+
+def test_all_problems_are_told_at_once() -> None:
+    change = {
+        "mesh": {"profile": "ambient", "verion": "1"},
+        "services": {"bill-service": {"ports": {"http": {"port": 0}}, "versions": {"v3": {"image": ""}}}},
+        "routing": {"bill-service": {"weights": {"v1": 50, "v2": 20}}},
+    }
+    found = problems(merged(VALID, change), needs_cluster=True)
+    assert {problem.key for problem in found} == {
+        "mesh.profile",
+        "mesh.verion",
+        "services.bill-service.ports.http.port",
+        "services.bill-service.versions.v3.image",
+        "routing.bill-service.weights",
+    }
+    report = str(ConfigError(list(found)))
+    assert report.startswith("the configuration has 5 problems; nothing was changed\n")
+    assert "  5. " in report
+
+
+def test_a_problem_is_key_value_allowed_and_fix() -> None:
+    (problem,) = problems(merged(VALID, {"mesh": {"profile": "ambient"}}))
+    assert str(problem) == (
+        'mesh.profile = "ambient"\n     allowed: default, minimal or demo\n'
+        "     fix:     set 'mesh.profile' to default, minimal or demo"
+    )
+
+
+@pytest.mark.parametrize("off", [False, "off"])
+def test_off_needs_no_quotes_and_no_version(off: object) -> None:
+    given = config(mesh={"mode": off, "version": None})
+    assert given.mesh.mode == "off"
+    assert not given.mesh.on
+    assert given.weights == {}
+
+
+def test_unlisted_versions_have_weight_0() -> None:
+    assert config(routing={"bill-service": {"weights": {"v1": 100, "v2": None}}}).weights == {
+        "bill-service": {"v1": 100, "v2": 0}
+    }
+
+
+def test_version_with_weight_0_needs_no_replicas() -> None:
+    given = config(**weights(v1=100, v2=0), **bill(versions={"v2": {"replicas": 0}}))
+    assert given.services["bill-service"].version("v2").replicas == 0
+
+
+def test_version_has_its_own_fields_over_those_of_the_template() -> None:
+    template = {"image": "nginx:1", "env": {"A": "0", "B": "2"}, "labels": {"x": "1"}, "command": ["a", "b"]}
+    service = config(
+        **bill(template=template, versions={"v1": {"env": {"A": "1"}, "labels": {"y": "2"}, "command": ["c"]}})
+    ).services["bill-service"]
+    version = service.version("v1")
+    assert (version.image, version.env, version.labels, version.command) == (
+        "nginx:1",
+        {"A": "1", "B": "2"},
+        {"x": "1", "y": "2"},
+        ("c",),
+    )
+    assert service.version("v2") == service.template
+
+
+# Shared defaults
+
+
+@pytest.mark.parametrize(
+    ("below", "above", "expected"),
+    [
+        ({}, {}, {}),
+        ({"a": 1}, {}, {"a": 1}),
+        ({"a": 1}, {"b": 2}, {"a": 1, "b": 2}),
+        ({"a": 1}, {"a": 2}, {"a": 2}),
+        ({"a": {"b": 1, "c": 2}}, {"a": {"b": 3}}, {"a": {"b": 3, "c": 2}}),
+        ({"a": {"b": 1}}, {"a": 2}, {"a": 2}),
+        ({"a": 1}, {"a": {"b": 2}}, {"a": {"b": 2}}),
+        ({"a": [1, 2]}, {"a": [3]}, {"a": [3]}),
+        ({"a": 1, "b": 2}, {"a": None}, {"b": 2}),
+        ({"a": {"b": 1}}, {"a": {"b": None}}, {"a": {}}),
+        ({}, {"a": None}, {}),
+        ({}, {"a": {"b": None}}, {"a": {}}),
+    ],
+)
+def test_merged(below: Mapping[str, Any], above: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    assert merged(below, above) == expected
+
+
+def test_stack_is_laid_over_the_defaults(tmp_path: Path) -> None:
+    defaults = tmp_path / "defaults.yaml"
+    defaults.write_text(
+        "mesh: {version: '1.31.0', profile: demo}\nservices: {a: {template: {image: x}, versions: {v1: {}, v2: {}}}}\n"
+    )
+    document = {"mesh": {"profile": "minimal"}, "services": {"a": {"versions": {"v2": None, "v3": {"image": "y"}}}}}
+    given = load(document, defaults=defaults)
+    assert (given.mesh.version, given.mesh.profile) == ("1.31.0", "minimal")
+    assert {name: given.services["a"].version(name).image for name in given.services["a"].versions} == {
+        "v1": "x",
+        "v3": "y",
+    }
+
+
+def test_project_defaults_make_a_stack_on_their_own() -> None:
+    assert set(load({}).services) == {"front-tomcat", "bill-service"}
+
+
+def test_defaults_that_are_no_map_are_refused(tmp_path: Path) -> None:
+    defaults = tmp_path / "defaults.yaml"
+    defaults.write_text("- mesh\n")
+    with pytest.raises(ConfigError, match="a map"):
+        load(VALID, defaults=defaults)
+
+
+@pytest.mark.parametrize("name", ["1", "0x1f", "2024-01-01"])
+def test_names_that_yaml_takes_for_something_else_are_names(tmp_path: Path, name: str) -> None:
+    defaults = tmp_path / "defaults.yaml"
+    defaults.write_text(f"services: {{bill-service: {{versions: {{{name}: {{image: x}}}}}}}}\n")
+    versions = load(VALID, defaults=defaults).services["bill-service"].versions
+    assert versions.keys() == {"v1", "v2", str(yaml.safe_load(name))}
+
+
+# From Pulumi's configuration
+
+
+def read(document: Mapping[str, Any], secrets: Sequence[str] = ()) -> StackConfig:
+    """What the program gets when the stack file says `document`."""
+    raw = as_pulumi_passes({f"{PROJECT}:{key}": value for key, value in document.items()} | {"other:key": "x"})
+    got: list[StackConfig] = []
+    record(lambda: got.append(stack.read()), config=raw, secrets=[f"{PROJECT}:{key}" for key in secrets])
+    return got[0]
+
+
+def test_read_gives_the_typed_configuration() -> None:
+    given = read({"cluster": {"context": "dev"}, "routing": {"bill-service": {"weights": {"v1": 30, "v2": 70}}}})
+    assert given.cluster.context == "dev"
+    assert given.weights == {"bill-service": {"v1": 30, "v2": 70}}
+
+
+@pytest.mark.parametrize(
+    ("document", "secrets", "text"),
+    [
+        ({"mesh": {"profile": "ambient"}}, [], "mesh.profile"),
+        ({"mesh": "demo"}, [], 'mesh = "demo"'),
+        ({"mesh": {}}, ["mesh"], "a `secure:` value may only be a top-level key"),
+        ({"sshKey": "text"}, ["sshKey"], "sshKey"),
+    ],
+)
+def test_read_ends_the_program_with_the_list_and_no_traceback(
+    document: Mapping[str, Any], secrets: Sequence[str], text: str
+) -> None:
+    with pytest.raises(pulumi.RunError) as ended:
+        read({"cluster": {"context": "dev"}, **document}, secrets)
+    assert "nothing was changed" in str(ended.value)
+    assert text in str(ended.value)
+    assert ended.value.__suppress_context__
+
+
+@pytest.mark.parametrize(
+    "secret", [{"sshKey": "hunter2"}, {"ssh.key": "hunter2"}, {"mesh": {"profile": "hunter2"}}], ids=str
+)
+def test_secret_values_are_never_shown(secret: Mapping[str, Any]) -> None:
+    with pytest.raises(pulumi.RunError) as ended:
+        read({"cluster": {"context": "dev"}, **secret}, list(secret))
+    assert "hunter2" not in str(ended.value)
+    assert "1. " in str(ended.value)
+
+
+def test_only_ci_may_leave_out_the_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(pulumi.RunError, match="a context or a kubeconfig"):
+        read({})
+    monkeypatch.setenv("CI", "true")
+    assert read({}).cluster.context == ""

@@ -1,0 +1,173 @@
+"""Which live objects stop a run, before anything is changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pulumi
+import pytest
+
+import names
+from components.kubernetes import KINDS
+from config import StackConfig
+from mesh import preflight
+from mesh.kubectl import Kubectl
+
+from .fake_kubectl import FakeKubectl, Object, crd, made
+from .given import STACKS, config, program
+
+OWNER = "istio-governance/dev"
+CRDS = [crd("destinationrules", "networking.istio.io"), crd("virtualservices", "networking.istio.io")]
+
+
+def live(kind: str, name: str, owner: str = "", namespace: str = "istio-demo") -> Object:
+    """An object as the cluster has it, in the workloads' namespace."""
+    return made(kind, name, "" if kind == "Namespace" else namespace, {names.OWNER: owner} if owner else None)
+
+
+def check(monkeypatch: pytest.MonkeyPatch, given: StackConfig, kubectl: FakeKubectl) -> None:
+    def connect(context: str, kubeconfig: str) -> Kubectl:
+        assert (context, kubeconfig) == (given.cluster.context, given.cluster.kubeconfig)
+        return kubectl
+
+    monkeypatch.setattr(preflight, "Kubectl", connect)
+    preflight.check(given, OWNER)
+
+
+def refusal(monkeypatch: pytest.MonkeyPatch, given: StackConfig, *objects: Object) -> str:
+    with pytest.raises(pulumi.RunError) as refused:
+        check(monkeypatch, given, FakeKubectl(objects=[*CRDS, *objects]))
+    assert "nothing was changed" in str(refused.value)
+    return str(refused.value)
+
+
+@pytest.mark.parametrize("stack_file", STACKS)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"mesh": {"mode": "off"}},
+        {"mesh": {"mode": "existing"}},
+        {"mesh": {"namespace": "mesh-system"}},
+        {"namespace": {"name": "shop", "create": False}},
+        {"routing": None},
+        {"services": {"third": {"ports": {"http": {"port": 1}}, "versions": {"v1": {"image": "x"}}}}},
+    ],
+    ids=str,
+)
+def test_declared_is_what_the_program_makes(
+    monkeypatch: pytest.MonkeyPatch, stack_file: str, changes: Mapping[str, Any]
+) -> None:
+    """A component that makes a new object has to declare it, or the provider would adopt somebody else's."""
+    given: list[StackConfig] = []
+    monkeypatch.setattr(preflight, "check", lambda config, **_: given.append(config))
+    made_by_program = {
+        (resource.kind, resource.inputs["metadata"]["name"])
+        for resource in program(stack_file, **changes)
+        if resource.type.startswith("kubernetes:")
+        and not resource.type.startswith("kubernetes:helm.sh/")
+        and not resource.kind.endswith("Patch")
+    }
+    assert preflight.declared(given[0]) == made_by_program
+
+
+def test_every_kind_that_the_components_make_is_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = config()
+    declared = preflight.declared(given)
+    assert {kind for kind, _ in declared} == {kind for kind in KINDS if not kind.endswith("Patch")}
+    text = refusal(monkeypatch, given, *(live(kind, name) for kind, name in declared))
+    assert f"  {len(declared)}. " in text
+    for kind, name in declared:
+        assert f"{kind} {name} was not made by a stack" in text
+
+
+def test_own_objects_are_no_hindrance(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = config()
+    kubectl = FakeKubectl(objects=[*CRDS, *(live(kind, name, OWNER) for kind, name in preflight.declared(given))])
+    check(monkeypatch, given, kubectl)
+    assert all(call[0] == "get" for call in kubectl.calls)
+
+
+def test_objects_of_another_stack_are_refused_with_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = refusal(monkeypatch, config(), live("Deployment", "bill-service-v1", "istio-governance/prod"))
+    assert "1. Deployment bill-service-v1 belongs to the stack istio-governance/prod" in text
+    assert "2. " not in text
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        live("Deployment", "bill-service-v9"),
+        live("Deployment", "bill-service"),
+        live("Service", "front-tomcat"),
+        live("Deployment", "bill-service-v1", namespace="elsewhere"),
+        live("VirtualService", "vs-bill-service", namespace="elsewhere"),
+        live("Namespace", "elsewhere"),
+    ],
+    ids=["another version", "no version", "a kind that is not made", "elsewhere", "rule elsewhere", "namespace"],
+)
+def test_objects_that_the_stack_does_not_make_are_none_of_its_business(
+    monkeypatch: pytest.MonkeyPatch, other: Object
+) -> None:
+    kubectl = FakeKubectl(objects=[*CRDS, other])
+    check(monkeypatch, config(), kubectl)
+    assert kubectl.calls
+
+
+def test_empty_cluster_without_istio_is_fine(monkeypatch: pytest.MonkeyPatch) -> None:
+    kubectl = FakeKubectl()
+    check(monkeypatch, config(), kubectl)
+    assert len(kubectl.calls) == 3
+
+
+def test_rules_are_not_looked_up_where_none_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    kubectl = FakeKubectl(objects=[*CRDS, live("VirtualService", "vs-bill-service")])
+    check(monkeypatch, config(mesh={"mode": "off"}), kubectl)
+    assert not any("--raw" in call for call in kubectl.calls)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "fix"),
+    [
+        ("Namespace", "istio-system", "set mesh.mode to existing"),
+        ("Namespace", "istio-demo", "set namespace.create to false"),
+        ("Service", "bill-service", "kubectl -n istio-demo delete service bill-service"),
+        ("VirtualService", "vs-bill-service", "kubectl -n istio-demo delete virtualservice vs-bill-service"),
+    ],
+)
+def test_refusal_says_what_to_do(monkeypatch: pytest.MonkeyPatch, kind: str, name: str, fix: str) -> None:
+    assert fix in refusal(monkeypatch, config(), live(kind, name))
+
+
+@pytest.mark.parametrize(
+    ("cluster", "where"),
+    [({"context": "prod"}, "(prod)"), ({"context": ""}, "(the current context)")],
+)
+@pytest.mark.parametrize("error", ["connection refused", 'forbidden: User "x" cannot list resource "services"'])
+def test_cluster_that_cannot_be_read_is_told(
+    monkeypatch: pytest.MonkeyPatch, cluster: Mapping[str, str], where: str, error: str
+) -> None:
+    with pytest.raises(pulumi.RunError) as refused:
+        check(monkeypatch, config(cluster=cluster), FakeKubectl(error=error))
+    assert f"cannot be read {where}; nothing was changed" in str(refused.value)
+    assert f"kubectl says: {error}" in str(refused.value)
+
+
+def test_kubeconfig_that_is_not_there_is_told_before_kubectl_is_asked(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    kubectl = FakeKubectl()
+    with pytest.raises(pulumi.RunError, match=r"cluster\.kubeconfig"):
+        check(monkeypatch, config(cluster={"kubeconfig": str(tmp_path / "nothing")}), kubectl)
+    assert not kubectl.calls
+
+
+def test_home_folder_in_the_kubeconfig_is_understood_by_everybody(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "config").touch()
+    command = Kubectl(kubeconfig="~/config").command("get")
+    assert f"--kubeconfig={tmp_path / 'config'}" in command

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pulumi
-from pulumi_kubernetes.helm.v3 import Release, ReleaseArgs, RepositoryOptsArgs
 
-from components.kubernetes import KubernetesObject
+from components.kubernetes import HelmRelease, KubernetesObject
 from config import Mesh
 from istio.charts import BASE, CNI, EGRESS, INGRESS, ISTIOD, Chart, charts
 
@@ -46,19 +45,16 @@ class Istio(pulumi.ComponentResource):
         self.version = pulumi.Output.from_input(mesh.version)
         self.register_outputs({"version": self.version})
 
-    def _release(self, chart: Chart, namespace: str, after: list[pulumi.Resource], skip_await: bool = False) -> Release:
-        return Release(
+    def _release(
+        self, chart: Chart, namespace: str, after: list[pulumi.Resource], skip_await: bool = False
+    ) -> HelmRelease:
+        return HelmRelease(
             chart.release,
-            ReleaseArgs(
-                name=chart.release,
-                chart=chart.chart,
-                version=chart.version,
-                repository_opts=RepositoryOptsArgs(repo=chart.repository) if chart.repository else None,
-                namespace=namespace,
-                values=chart.values,
-                skip_await=skip_await,
-                timeout=300,
-                max_history=5,
-            ),
-            pulumi.ResourceOptions(parent=self, depends_on=after),
+            chart=chart.chart,
+            repository=chart.repository,
+            version=chart.version,
+            namespace=namespace,
+            values=chart.values,
+            skip_await=skip_await,
+            opts=pulumi.ResourceOptions(parent=self, depends_on=after),
         )

@@ -1,4 +1,8 @@
-"""Kubernetes objects as Pulumi resources."""
+"""Kubernetes objects and Helm releases as Pulumi resources.
+
+These have the types, and so the URNs and the provider's behaviour, of the classes in pulumi-kubernetes. They stand
+here because those take half a second and more to import, half as long as a change of weights takes in all.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +15,7 @@ import names
 
 
 class KubernetesObject(pulumi.CustomResource):
-    """One object of the Kubernetes API, with this stack as its owner.
-
-    It has the types, and so the URNs and the provider's behaviour, of the classes in pulumi-kubernetes. Those of the
-    core group alone take most of a second to import, more than a change of weights takes in all.
-    """
+    """One object of the Kubernetes API, with this stack as its owner."""
 
     def __init__(
         self,
@@ -39,6 +39,38 @@ class KubernetesObject(pulumi.CustomResource):
         super().__init__(
             f"kubernetes:{group}:{kind}", name, {**body, "spec": dict(spec)} if spec is not None else body, opts
         )
+
+
+class HelmRelease(pulumi.CustomResource):
+    """A Helm release. https://www.pulumi.com/registry/packages/kubernetes/api-docs/helm/v3/release/"""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        chart: str,
+        repository: str | None,
+        version: str | None,
+        namespace: str,
+        values: Mapping[str, Any],
+        skip_await: bool,
+        opts: pulumi.ResourceOptions,
+    ) -> None:
+        """`repository` is that of `chart` and its `version`; without one `chart` is a path or an oci:// reference."""
+        arguments = {
+            "name": name,
+            "chart": chart,
+            "version": version,
+            "repositoryOpts": {"repo": repository} if repository else None,
+            "namespace": namespace,
+            "values": dict(values),
+            "skipAwait": skip_await,
+            "timeout": 300,
+            "maxHistory": 5,
+            # What the SDK's own class sends, too.
+            "compat": "true",
+        }
+        super().__init__("kubernetes:helm.sh/v3:Release", name, arguments, opts)
 
 
 KINDS: Mapping[str, str] = {

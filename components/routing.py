@@ -39,7 +39,7 @@ class Routing(pulumi.ComponentResource):
     def __init__(self, name: str, args: RoutingArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("istio-governance:routing:Routing", name, None, opts)
         self._namespace = args.namespace
-        base = self._rule("DestinationRule", names.destination_rule(name), {"host": name}, [])
+        base = self._rule("DestinationRule", names.destination_rule(name), {"host": name})
         subsets = [
             self._rule(
                 "DestinationRule",
@@ -48,7 +48,6 @@ class Routing(pulumi.ComponentResource):
                     "host": name,
                     "subsets": [{"name": version, "labels": {"version": args.service.version_label(version)}}],
                 },
-                [base],
             )
             for version in args.weights
         ]
@@ -60,12 +59,14 @@ class Routing(pulumi.ComponentResource):
             "VirtualService",
             names.virtual_service(name),
             {"hosts": [name], "http": [{"name": names.route(name), "route": route}]},
-            subsets,
+            after=[base, *subsets],
         )
         self.weights = pulumi.Output.from_input(dict(args.weights))
         self.register_outputs({"weights": self.weights})
 
-    def _rule(self, kind: str, name: str, spec: Mapping[str, Any], after: list[KubernetesObject]) -> KubernetesObject:
+    def _rule(
+        self, kind: str, name: str, spec: Mapping[str, Any], after: list[KubernetesObject] | None = None
+    ) -> KubernetesObject:
         return KubernetesObject(
             kind,
             name,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,10 @@ from mesh.kubectl import Kubectl, KubectlError
 
 # An unreachable cluster is told within ten seconds: two tries of kubectl's, and an end to both.
 _REQUEST_TIMEOUT, _TIMEOUT = "--request-timeout=4s", 9.0
+
+_KINDS = ("namespaces", "serviceaccounts", "services", "deployments.apps")
+_RULES = ("destinationrules.networking.istio.io", "virtualservices.networking.istio.io")
+_NO_SUCH_KIND = ("doesn't have a resource type", "could not find the requested resource")
 
 Found = Mapping[tuple[str, str], str]
 """(kind, name) → the stack that owns it, '' for nobody's."""
@@ -68,38 +71,21 @@ def declared(config: StackConfig) -> set[tuple[str, str]]:
 
 
 def _found(kubectl: Kubectl, config: StackConfig) -> Found:
-    """What is in the cluster of the kinds that the stack makes."""
-    api = "/apis/networking.istio.io/v1beta1/namespaces/" + config.namespace.name
-    with ThreadPoolExecutor() as pool:
-        plain = pool.submit(
-            kubectl.json,
-            "get",
-            "namespaces,serviceaccounts,services,deployments.apps",
-            f"--namespace={config.namespace.name}",
-            _REQUEST_TIMEOUT,
-            timeout=_TIMEOUT,
-        )
-        rules = [
-            pool.submit(_raw, kubectl, f"{api}/{plural}")
-            for plural in ("destinationrules", "virtualservices")
-            if config.weights
-        ]
-        objects = [*plain.result()["items"], *(item for answer in rules for item in answer.result())]
+    """What is in the cluster of the kinds that the stack makes; the rules' CRDs may not be there yet."""
+    try:
+        objects = _get(kubectl, config, _KINDS + _RULES) if config.weights else _get(kubectl, config, _KINDS)
+    except KubectlError as error:
+        if not any(sign in str(error) for sign in _NO_SUCH_KIND):
+            raise
+        objects = _get(kubectl, config, _KINDS)
     return {(item["kind"], item["metadata"]["name"]): _owner(item) for item in objects}
 
 
-def _raw(kubectl: Kubectl, path: str) -> list[dict[str, Any]]:
-    """The objects of a custom resource; none where its CRD is not there yet."""
-    import json
-
-    try:
-        items: list[dict[str, Any]] = json.loads(kubectl.run("get", "--raw", path, _REQUEST_TIMEOUT, timeout=_TIMEOUT))[
-            "items"
-        ]
-    except KubectlError as error:
-        if "NotFound" in str(error) or "could not find the requested resource" in str(error):
-            return []
-        raise
+def _get(kubectl: Kubectl, config: StackConfig, kinds: tuple[str, ...]) -> list[dict[str, Any]]:
+    namespace = f"--namespace={config.namespace.name}"
+    items: list[dict[str, Any]] = kubectl.json("get", ",".join(kinds), namespace, _REQUEST_TIMEOUT, timeout=_TIMEOUT)[
+        "items"
+    ]
     return items
 
 

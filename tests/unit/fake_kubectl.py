@@ -42,8 +42,6 @@ class FakeKubectl(Kubectl):
         if self.error:
             raise KubectlError(self.error)
         verb, *words = [arg for arg in args if not arg.startswith("--")]
-        if "--raw" in args:
-            return json.dumps({"items": self._raw(words[0])})
         if verb == "get":
             return self._get(words[0].split(","), args)
         assert verb == "delete"
@@ -67,12 +65,6 @@ class FakeKubectl(Kubectl):
         if not items and "--ignore-not-found" in args:
             return ""
         return json.dumps({"kind": "List", "items": items})
-
-    def _raw(self, path: str) -> list[Object]:
-        _, _, group, _, _, namespace, plural = path.split("/")
-        if not self._has_crd(f"{plural}.{group}"):
-            raise KubectlError("Error from server (NotFound): the server could not find the requested resource")
-        return [i for i in self.objects if _is(i, plural) and i["metadata"]["namespace"] == namespace]
 
     def _delete(self, kind: str, names: list[str], namespace: str) -> str:
         for name in names:

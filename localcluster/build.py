@@ -18,7 +18,7 @@ from pathlib import Path
 from . import images
 from .commands import end_watched, run, search_path, watch
 from .errors import ClusterError
-from .instance import NAMES, RUN, cache
+from .instance import NAMES, Instance, cache
 from .progress import Progress, Step
 
 GO = Path(__file__).resolve().parent / "go"
@@ -234,7 +234,7 @@ def build(groups: Sequence[str] = DEFAULT_GROUPS) -> None:
         return
     with locked("build"):
         wanted = missing(groups)
-        if "debian" in wanted and any((RUN / name).exists() for name in NAMES):
+        if "debian" in wanted and any(Instance(name).uses_cache for name in NAMES):
             raise ClusterError("the node's Debian has to be made anew under a cluster that is up; take it down first")
         with Progress({group: WEIGHTS[group] for group in wanted}) as progress, ThreadPoolExecutor() as pool:
 

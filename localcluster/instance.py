@@ -68,6 +68,12 @@ class Instance:
         return cache() / "clusters" / self.name
 
     @property
+    def uses_cache(self) -> bool:
+        """Whether the instance is up, or half up, from this cache and no other."""
+        link = self.run / "disk"
+        return link.is_symlink() and link.readlink() == self.disk
+
+    @property
     def kubeconfig(self) -> Path:
         return cache() / "kubeconfig" if self.name == DEFAULT else self.disk / "kubeconfig"
 

@@ -66,7 +66,7 @@ def go_version(text: str) -> tuple[int, int]:
 def check_other_cache(instance: Instance) -> None:
     """Raises when the instance is up from another cache folder than the one in use now."""
     link = instance.run / "disk"
-    if link.is_symlink() and link.readlink() != instance.disk:
+    if link.is_symlink() and not instance.uses_cache:
         raise ClusterError(f"cluster {instance.name} was started from {link.readlink()}; take it down first")
 
 

@@ -105,7 +105,8 @@ def test_an_unknown_instance_is_refused() -> None:
         cluster.find("staging")
 
 
-def test_a_network_in_use_is_refused() -> None:
+def test_a_network_in_use_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(node, "NETNS", tmp_path)
     instance = Instance("bench")
 
     def link(name: str, address: str) -> dict[str, object]:

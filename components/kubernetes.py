@@ -79,6 +79,8 @@ KINDS: Mapping[str, str] = {
     "Service": "v1",
     "ServiceAccount": "v1",
     "Deployment": "apps/v1",
+    "StatefulSet": "apps/v1",
+    "DaemonSet": "apps/v1",
     "DestinationRule": names.ROUTING_API,
     "VirtualService": names.ROUTING_API,
 }

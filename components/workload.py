@@ -1,4 +1,4 @@
-"""One microservice: a Service, a ServiceAccount, and a Deployment for each version."""
+"""One microservice: a Service, a ServiceAccount, and a Deployment (or another workload) for each version."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class WorkloadArgs:
 class Workload(pulumi.ComponentResource):
     """What runs as the service `name`, without any rule on who gets how many of its requests.
 
-    https://kubernetes.io/docs/concepts/workloads/controllers/deployment/
+    https://kubernetes.io/docs/concepts/workloads/controllers/
     """
 
     url: pulumi.Output[str]
@@ -36,11 +36,12 @@ class Workload(pulumi.ComponentResource):
     def __init__(self, name: str, args: WorkloadArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("istio-governance:workload:Workload", name, None, opts)
         self._name, self._args = name, args
-        account = self._object("ServiceAccount", name)
-        for version in args.service.versions:
-            self._deployment(version, account)
-        if args.service.ports:
-            self._service()
+        if args.service.workload != "existing":
+            account = self._object("ServiceAccount", name)
+            for version in args.service.versions:
+                self._pods(version, account)
+            if args.service.ports:
+                self._service()
         self.url = _url(name, args)
         self.register_outputs({"url": self.url})
 
@@ -77,11 +78,11 @@ class Workload(pulumi.ComponentResource):
             "Service",
             self._name,
             {"type": "ClusterIP", "selector": dict(self._args.selector), "ports": ports},
-            # The Deployments wait for the pods already; the provider's own wait here adds ten seconds of quiet.
+            # The workloads wait for their pods already; the provider's own wait here adds ten seconds of quiet.
             {"pulumi.com/skipAwait": "true"},
         )
 
-    def _deployment(self, version: str, account: KubernetesObject) -> None:
+    def _pods(self, version: str, account: KubernetesObject) -> None:
         workload, service = self._args.service.version(version), self._args.service
         selector = {**self._args.selector, "version": service.version_label(version)}
         template: Mapping[str, Any] = {
@@ -101,9 +102,11 @@ class Workload(pulumi.ComponentResource):
         }
         if workload.replicas is not None:
             spec["replicas"] = workload.replicas
+        if service.workload == "StatefulSet":
+            spec["serviceName"] = self._name
         timeouts = pulumi.CustomTimeouts(create=service.timeout, update=service.timeout)
         self._object(
-            "Deployment",
+            service.workload,
             names.workload(self._name, version),
             spec,
             labels=selector,
@@ -121,7 +124,7 @@ def _url(name: str, args: WorkloadArgs) -> pulumi.Output[str]:
 
 
 def _sidecar_annotation(mesh: Mesh) -> dict[str, str]:
-    """A new value makes the Deployment roll, and only a new pod gets another sidecar."""
+    """A new value makes the pods roll, and only a new pod gets another sidecar."""
     if not mesh.on:
         return {}
     return {names.SIDECAR: mesh.version if mesh.mode == "managed" else mesh.revision or "default"}

@@ -186,8 +186,13 @@ class Workload(Model):
 
 
 class Service(Model):
-    """One microservice: a Service, a ServiceAccount and one Deployment for each version."""
+    """One microservice: a Service, a ServiceAccount and one Deployment (or another workload) for each version."""
 
+    workload: Literal["Deployment", "StatefulSet", "DaemonSet", "existing"] = Field(
+        "Deployment",
+        description="Deployment, StatefulSet, DaemonSet, or existing (somebody else owns the pods and the Service; "
+        "selector, ports and version labels say how to find them)",
+    )
     selector: Labels = Field(
         default_factory=dict, description="the labels that select the pods; unset: {app: <name>}; cannot change"
     )

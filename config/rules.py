@@ -75,7 +75,7 @@ def supported_version(raw: Raw) -> Iterator[Problem]:
 
 def every_version_has_an_image(raw: Raw) -> Iterator[Problem]:
     for name, service, service_versions in _services(raw):
-        for version in service_versions:
+        for version in service_versions if service.get("workload") != "existing" else ():
             if _inherited(service, version, "image") is None:
                 yield Problem(
                     f"services.{name}.versions.{version}.image",
@@ -195,6 +195,19 @@ def weighted_versions_have_pods(raw: Raw) -> Iterator[Problem]:
                 )
 
 
+def daemon_sets_have_no_replicas(raw: Raw) -> Iterator[Problem]:
+    for name, service, service_versions in _services(raw):
+        for version in service_versions if service.get("workload") == "DaemonSet" else ():
+            replicas = _inherited(service, version, "replicas")
+            if replicas is not None:
+                yield Problem(
+                    f"services.{name}.versions.{version}.replicas",
+                    replicas,
+                    "no number: a DaemonSet has one pod on each node",
+                    f"take it out, or set services.{name}.workload to Deployment",
+                )
+
+
 def selectors_leave_the_version_alone(raw: Raw) -> Iterator[Problem]:
     for name, service, _ in _services(raw):
         if "version" in _map(service, "selector"):
@@ -217,5 +230,6 @@ RULES: tuple[Callable[[Raw], Iterator[Problem]], ...] = (
     weights_name_versions,
     weights_add_up,
     weighted_versions_have_pods,
+    daemon_sets_have_no_replicas,
     selectors_leave_the_version_alone,
 )

@@ -15,8 +15,17 @@ from mesh.kubectl import Kubectl, KubectlError
 # An unreachable cluster is told within ten seconds: two tries of kubectl's, and an end to both.
 _REQUEST_TIMEOUT, _TIMEOUT = "--request-timeout=4s", 9.0
 
-_KINDS = ("namespaces", "serviceaccounts", "services", "deployments.apps")
-_RULES = ("destinationrules.networking.istio.io", "virtualservices.networking.istio.io")
+# As kubectl takes the kinds.
+_RESOURCES = {
+    "Namespace": "namespaces",
+    "ServiceAccount": "serviceaccounts",
+    "Service": "services",
+    "Deployment": "deployments.apps",
+    "StatefulSet": "statefulsets.apps",
+    "DaemonSet": "daemonsets.apps",
+    "DestinationRule": "destinationrules.networking.istio.io",
+    "VirtualService": "virtualservices.networking.istio.io",
+}
 _NO_SUCH_KIND = ("doesn't have a resource type", "could not find the requested resource")
 
 Found = Mapping[tuple[str, str], str]
@@ -60,10 +69,12 @@ def declared(config: StackConfig) -> set[tuple[str, str]]:
     if config.mesh.mode == "managed":
         objects.add(("Namespace", config.mesh.namespace))
     for name, service in config.services.items():
+        if service.workload == "existing":
+            continue
         objects.add(("ServiceAccount", name))
         if service.ports:
             objects.add(("Service", name))
-        objects |= {("Deployment", names.workload(name, version)) for version in service.versions}
+        objects |= {(service.workload, names.workload(name, version)) for version in service.versions}
     for name, weights in config.weights.items():
         objects |= {("DestinationRule", names.destination_rule(name)), ("VirtualService", names.virtual_service(name))}
         objects |= {("DestinationRule", names.subset_rule(name, version)) for version in weights}
@@ -72,20 +83,21 @@ def declared(config: StackConfig) -> set[tuple[str, str]]:
 
 def _found(kubectl: Kubectl, config: StackConfig) -> Found:
     """What is in the cluster of the kinds that the stack makes; the rules' CRDs may not be there yet."""
+    resources = sorted({_RESOURCES[kind] for kind, _ in declared(config)})
     try:
-        objects = _get(kubectl, config, _KINDS + _RULES) if config.weights else _get(kubectl, config, _KINDS)
+        objects = _get(kubectl, config, resources)
     except KubectlError as error:
         if not any(sign in str(error) for sign in _NO_SUCH_KIND):
             raise
-        objects = _get(kubectl, config, _KINDS)
+        objects = _get(kubectl, config, [resource for resource in resources if not resource.endswith(".istio.io")])
     return {(item["kind"], item["metadata"]["name"]): _owner(item) for item in objects}
 
 
-def _get(kubectl: Kubectl, config: StackConfig, kinds: tuple[str, ...]) -> list[dict[str, Any]]:
+def _get(kubectl: Kubectl, config: StackConfig, resources: list[str]) -> list[dict[str, Any]]:
     namespace = f"--namespace={config.namespace.name}"
-    items: list[dict[str, Any]] = kubectl.json("get", ",".join(kinds), namespace, _REQUEST_TIMEOUT, timeout=_TIMEOUT)[
-        "items"
-    ]
+    items: list[dict[str, Any]] = kubectl.json(
+        "get", ",".join(resources), namespace, _REQUEST_TIMEOUT, timeout=_TIMEOUT
+    )["items"]
     return items
 
 

@@ -495,6 +495,23 @@ def test_version_that_is_not_listed_has_weight_0(weights: Mapping[str, Any], exp
     assert len(recording.named("DestinationRule")) == 3, "a weight never changes the subsets"
 
 
+@pytest.mark.parametrize("kind", ["Deployment", "StatefulSet", "DaemonSet"])
+def test_workload_kind_is_that_of_the_configuration(kind: str) -> None:
+    recording = made(make_workload, services={"bill-service": {"workload": kind}})
+    spec = recording.spec(kind, "bill-service-v1")
+    assert spec["selector"]["matchLabels"]["version"] == "v1"
+    assert spec.get("serviceName") == ("bill-service" if kind == "StatefulSet" else None)
+    assert set(recording.named(kind)) == {"bill-service-v1", "bill-service-v2"}
+
+
+def test_existing_workload_is_left_to_its_owner_and_can_be_routed_to() -> None:
+    existing = {"services": {"bill-service": {"workload": "existing"}}}
+    recording = made(make_workload, **existing)
+    assert not [resource for resource in recording if resource.type.startswith("kubernetes:")]
+    assert recording.outputs[recording.one("Workload").urn]["url"] == "http://bill-service.istio-demo:9999"
+    assert len(made(make_routing, **existing).named("DestinationRule")) == 3
+
+
 # The ends of destroy
 
 

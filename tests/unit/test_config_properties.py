@@ -47,6 +47,7 @@ COMPLETE: Mapping[str, Any] = {
             "labels": {"team": "bills"},
             "ports": {"http": {"port": 9999, "targetPort": 80, "appProtocol": "http"}},
             "template": {"image": "nginx"},
+            "workload": "Deployment",
             "timeout": "90s",
             "versions": {
                 "v1": {

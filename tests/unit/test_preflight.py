@@ -53,6 +53,8 @@ def refusal(monkeypatch: pytest.MonkeyPatch, given: StackConfig, *objects: Objec
         {"mesh": {"namespace": "mesh-system"}},
         {"namespace": {"name": "shop", "create": False}},
         {"routing": None},
+        {"services": {"bill-service": {"workload": "existing"}}},
+        {"services": {"third": {"workload": "DaemonSet", "versions": {"v1": {"image": "x"}}}}},
         {"services": {"third": {"ports": {"http": {"port": 1}}, "versions": {"v1": {"image": "x"}}}}},
     ],
     ids=str,
@@ -74,7 +76,10 @@ def test_declared_is_what_the_program_makes(
 
 
 def test_every_kind_that_the_components_make_is_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    given = config()
+    others = {
+        kind.lower(): {"workload": kind, "versions": {"v1": {"image": "x"}}} for kind in ("StatefulSet", "DaemonSet")
+    }
+    given = config(services=others)
     declared = preflight.declared(given)
     assert {kind for kind, _ in declared} == {kind for kind in KINDS if not kind.endswith("Patch")}
     text = refusal(monkeypatch, given, *(live(kind, name) for kind, name in declared))

@@ -47,7 +47,7 @@ def check(config: StackConfig, owner: str) -> None:
         )
     kubectl = Kubectl(cluster.context, cluster.kubeconfig)
     try:
-        foreign = sorted(_foreign(config, _found(kubectl, config), owner))
+        found = _found(kubectl, config)
     except KubectlError as error:
         where = cluster.context or cluster.kubeconfig or "the current context"
         raise pulumi.RunError(
@@ -56,6 +56,12 @@ def check(config: StackConfig, owner: str) -> None:
             "     fix:          check cluster.context and cluster.kubeconfig, and that you can reach it: "
             "kubectl get namespaces"
         ) from None
+    foreign = sorted(_foreign(config, found, owner))
+    if not config.namespace.create and ("Namespace", config.namespace.name) not in found:
+        raise pulumi.RunError(
+            f"the namespace {config.namespace.name} is not there; nothing was changed\n\n"
+            "     fix: make it, or set namespace.create to true to let this stack make it"
+        )
     if foreign:
         raise pulumi.RunError(
             "the cluster has objects that this stack would make but does not own; nothing was changed\n\n"
@@ -83,7 +89,7 @@ def declared(config: StackConfig) -> set[tuple[str, str]]:
 
 def _found(kubectl: Kubectl, config: StackConfig) -> Found:
     """What is in the cluster of the kinds that the stack makes; the rules' CRDs may not be there yet."""
-    resources = sorted({_RESOURCES[kind] for kind, _ in declared(config)})
+    resources = sorted({"namespaces", *(_RESOURCES[kind] for kind, _ in declared(config))})
     try:
         objects = _get(kubectl, config, resources)
     except KubectlError as error:

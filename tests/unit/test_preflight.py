@@ -88,6 +88,14 @@ def test_every_kind_that_the_components_make_is_looked_up(monkeypatch: pytest.Mo
         assert f"{kind} {name} was not made by a stack" in text
 
 
+def test_namespace_of_others_has_to_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = config(namespace={"name": "shop", "create": False}, mesh={"mode": "existing"})
+    text = refusal(monkeypatch, given)
+    assert "the namespace shop is not there" in text
+    assert "namespace.create" in text
+    check(monkeypatch, given, FakeKubectl(objects=[*CRDS, live("Namespace", "shop")]))
+
+
 def test_own_objects_are_no_hindrance(monkeypatch: pytest.MonkeyPatch) -> None:
     given = config()
     kubectl = FakeKubectl(objects=[*CRDS, *(live(kind, name, OWNER) for kind, name in preflight.declared(given))])

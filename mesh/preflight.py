@@ -12,8 +12,8 @@ import names
 from config import StackConfig
 from mesh.kubectl import Kubectl, KubectlError
 
-# An unreachable cluster is told within ten seconds: two tries of kubectl's, and an end to both.
-_REQUEST_TIMEOUT, _TIMEOUT = "--request-timeout=4s", 9.0
+# An unreachable cluster is told within ten seconds, of which Pulumi needs two to start.
+_REQUEST_TIMEOUT, _TIMEOUT = "--request-timeout=4s", 8.0
 
 # As kubectl takes the kinds.
 _RESOURCES = {

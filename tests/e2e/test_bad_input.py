@@ -68,8 +68,8 @@ def test_a_cluster_that_does_not_answer_is_told_within_ten_seconds(
     unreachable.write_text(yaml.safe_dump(kubeconfig))
     start = time.monotonic()
     printed = refused(stack, {**config, "cluster": {**config["cluster"], "kubeconfig": str(unreachable)}})
-    # Ten seconds for the answer; Pulumi's own start comes on top.
-    assert time.monotonic() - start < 15
+    # Ten seconds on a quiet machine; a loaded one may take a while to start Pulumi.
+    assert time.monotonic() - start < 20
     assert "the cluster cannot be read" in printed
 
 

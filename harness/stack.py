@@ -45,7 +45,7 @@ class Stack:
             if entry.is_symlink():
                 entry.unlink()
         for entry in PROJECT.iterdir():
-            if not fnmatch(entry.name, "Pulumi.*.yaml"):
+            if entry.name != ".kube" and not fnmatch(entry.name, "Pulumi.*.yaml"):
                 (self.folder / entry.name).symlink_to(entry)
 
     @property

@@ -272,6 +272,9 @@ def _build_each(groups: Sequence[str], progress: Progress) -> None:
                 _make_go(group, step)
             else:
                 makers[group]()
+            absent = [path.name for path in outputs(group) if not path.exists()]
+            if absent:
+                raise ClusterError(f"the build of {group} did not make {', '.join(absent)}")
             stamp.parent.mkdir(parents=True, exist_ok=True)
             stamp.write_text(made_from)
 

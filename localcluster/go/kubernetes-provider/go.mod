@@ -1,4 +1,4 @@
-module istio-governance/kubernetes-provider
+module istio-governance/pulumi-resource-kubernetes
 
 go 1.26.0
 

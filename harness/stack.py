@@ -45,8 +45,13 @@ class Stack:
             if entry.is_symlink():
                 entry.unlink()
         for entry in PROJECT.iterdir():
-            if entry.name != ".kube" and not fnmatch(entry.name, "Pulumi.*.yaml"):
+            if not fnmatch(entry.name, "Pulumi.*.yaml"):
                 (self.folder / entry.name).symlink_to(entry)
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """The whole environment of a command."""
+        return {**os.environ, **self.environment}
 
     @property
     def file(self) -> Path:
@@ -66,7 +71,7 @@ class Stack:
         done = subprocess.run(
             command,
             cwd=self.folder,
-            env=dict(self.environment),
+            env=self.variables,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -90,7 +95,7 @@ class Stack:
         listed = subprocess.run(
             ["pulumi", "stack", "ls", "--json", "--non-interactive"],
             cwd=self.folder,
-            env=dict(self.environment),
+            env=self.variables,
             capture_output=True,
             text=True,
             check=True,

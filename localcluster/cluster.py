@@ -13,7 +13,7 @@ from .instance import CACHE_LINK, DEFAULT, NAMES, PROJECT, RUN, Instance, cache
 
 @dataclass(frozen=True)
 class Cluster:
-    """A cluster that can be used: by its kubeconfig and context, with these variables in the environment."""
+    """A cluster that can be used: by its kubeconfig and context, with these variables added to the environment."""
 
     name: str
     kubeconfig: Path

@@ -21,7 +21,7 @@ def kill_at(stack: Stack, line: str) -> None:
     up = subprocess.Popen(
         stack.command("up", "--yes", "--skip-preview"),
         cwd=stack.folder,
-        env=dict(stack.environment),
+        env=stack.variables,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -170,12 +170,14 @@ def test_a_weight_of_all_sends_nothing_to_the_other(stack: Stack, config: Config
     assert ask(kubectl, NAMESPACE, REQUESTS).by_version == {"v1": REQUESTS}
 
 
-def test_a_version_is_removed_without_a_failed_request(stack: Stack, config: Config, kubectl: Kubectl) -> None:
+def test_a_version_without_weight_is_removed_without_a_failed_request(
+    stack: Stack, config: Config, kubectl: Kubectl
+) -> None:
+    stack.configure(weighted(config, v1=100))
+    stack.up()
+    wait_until_enforced(kubectl, NAMESPACE, {"v1": 100})
     one = copy.deepcopy(weighted(config, v1=100))
     one["services"]["bill-service"]["versions"] = {"v2": None}
-    stack.configure(weighted(config, v1=50, v2=50))
-    stack.up()
-    wait_until_enforced(kubectl, NAMESPACE, {"v1": 50, "v2": 50})
     stack.configure(one)
     with ThreadPoolExecutor() as pool:
         removal = pool.submit(stack.up)

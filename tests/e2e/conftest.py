@@ -11,6 +11,7 @@ import pytest
 
 import localcluster
 from harness.stack import Stack, stack_file
+from localcluster.build import locked
 from mesh.kubectl import Kubectl
 
 NOT_RUN: list[str] = []
@@ -19,19 +20,20 @@ NOT_RUN: list[str] = []
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[localcluster.EmbeddedCluster]:
     """Where it cannot be had the tests are not run, and the summary says so; in CI that is a failure."""
-    localcluster.down("test", localcluster.Choice.EMBEDDED)
-    try:
-        cluster = localcluster.up("test", localcluster.Choice.EMBEDDED)
-    except localcluster.ClusterError as error:
-        if "CI" in os.environ:
-            raise
-        NOT_RUN.append(str(error))
-        pytest.skip(str(error))
-    assert isinstance(cluster, localcluster.EmbeddedCluster)
-    try:
-        yield cluster
-    finally:
-        localcluster.down("test", localcluster.Choice.EMBEDDED)
+    with locked("suite"):  # a second suite waits, or each would take the other's cluster down
+        try:
+            localcluster.down("test", localcluster.Choice.EMBEDDED)
+            cluster = localcluster.up("test", localcluster.Choice.EMBEDDED)
+        except localcluster.ClusterError as error:
+            if "CI" in os.environ:
+                raise
+            NOT_RUN.append(str(error))
+            pytest.skip(str(error))
+        assert isinstance(cluster, localcluster.EmbeddedCluster)
+        try:
+            yield cluster
+        finally:
+            localcluster.down("test", localcluster.Choice.EMBEDDED)
 
 
 @pytest.fixture(scope="session")

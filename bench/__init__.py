@@ -1,0 +1,1 @@
+"""Times this project side by side with what one would use in its place; see docs/bench.md."""

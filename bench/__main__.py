@@ -1,0 +1,148 @@
+"""`make bench`: our times and those of our peers, side by side in one run on an embedded cluster of its own."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+
+from rich.console import Console
+from rich.table import Table
+
+import localcluster
+from bench.measure import Comparison, in_turn
+from bench.peers import Applied, BareStack, Istioctl, PeerError, Program, require_empty
+from harness.stack import PulumiError, Stack, stack_file
+from localcluster import build
+from mesh.kubectl import Kubectl, KubectlError
+
+INSTANCE = "bench"
+PAIRS = 7
+PARTS = {"a": "the mesh and the workloads from nothing", "b": "a change of weights", "c": "a preview of no change"}
+
+
+@dataclass(frozen=True)
+class Bench:
+    """The parts of the benchmark, on a cluster that is empty at first."""
+
+    cluster: localcluster.Cluster
+    folder: Path
+
+    def run(self, parts: str, runs: int) -> Iterator[Comparison]:
+        kubectl = Kubectl(self.cluster.context, str(self.cluster.kubeconfig))
+        environment = self.cluster.environment
+        config = {
+            **stack_file("local"),
+            "cluster": {"context": self.cluster.context, "kubeconfig": str(self.cluster.kubeconfig)},
+        }
+        ours = Program(Stack(INSTANCE, self.folder / "ours", environment), kubectl, config)
+        ours.begin()
+        if "a" in parts:
+            require_empty(kubectl)
+            yield from _from_nothing(ours, Istioctl(environment, kubectl, ours.manifests()), runs)
+        if parts == "a":
+            return
+        bare = Program(BareStack(INSTANCE, self.folder / "bare", environment), kubectl, config)
+        bare.begin()
+        _say("installing, untimed, what the other parts change")
+        ours.install()
+        bare.install()
+        if "b" in parts:
+            yield from _shift(ours, bare, Applied(kubectl))
+        if "c" in parts:
+            yield from _preview(ours, bare)
+
+
+def _from_nothing(ours: Program, peer: Istioctl, runs: int) -> Iterator[Comparison]:
+    times = in_turn(
+        runs,
+        {
+            "pulumi up, from nothing": ours.install,
+            "pulumi destroy": ours.remove,
+            "istioctl install, kubectl apply": peer.install,
+            "istioctl uninstall, kubectl delete": peer.remove,
+        },
+    )
+    up, destroy, install, uninstall = times.values()
+    yield Comparison("(a) from empty to all pods ready", "istioctl install, kubectl apply", up, install)
+    yield Comparison("    and back to empty", "istioctl uninstall, kubectl delete", destroy, uninstall)
+
+
+def _shift(ours: Program, bare: Program, applied: Applied) -> Iterator[Comparison]:
+    applied.shift(1)
+    shifts = {"weights, ours": ours.shift, "weights, bare": bare.shift, "weights, kubectl": applied.shift}
+    our, their, floor = in_turn(PAIRS, shifts).values()
+    yield Comparison("(b) a change of weights", "bare Pulumi program", our, their)
+    yield Comparison("    the same", "kubectl apply (the floor)", our, floor)
+
+
+def _preview(ours: Program, bare: Program) -> Iterator[Comparison]:
+    our, their = in_turn(PAIRS, {"preview, ours": ours.preview, "preview, bare": bare.preview}).values()
+    yield Comparison("(c) a preview of no change", "bare Pulumi program", our, their)
+
+
+@contextmanager
+def _cluster() -> Iterator[localcluster.Cluster]:
+    """A fresh one, which is taken down however this ends."""
+    embedded = localcluster.Choice.EMBEDDED
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    localcluster.down(INSTANCE, embedded)
+    try:
+        yield localcluster.up(INSTANCE, embedded)
+    finally:
+        localcluster.down(INSTANCE, embedded)
+
+
+def _table(rows: Sequence[Comparison]) -> Table:
+    table = Table(title=f"Seconds, median (min–max), on {os.cpu_count()} cores", title_justify="left", box=None)
+    for heading in ("", "ours", "peer", "ratio", "runs", "the peer"):
+        table.add_column(heading, justify="left" if heading in ("", "the peer") else "right", no_wrap=True)
+    for row in rows:
+        numbers = (_quoted(row.ours), _quoted(row.theirs), f"{row.ratio:.2f}", str(len(row.ours)))
+        table.add_row(row.what, *numbers, row.peer)
+    return table
+
+
+def _quoted(times: Sequence[float]) -> str:
+    return f"{median(times):#.3g} ({min(times):#.3g}–{max(times):#.3g})"
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--runs", type=int, default=3, metavar="N", help="how many turns part a gets (default: 3)")
+    listed = "; ".join(f"{part}: {text}" for part, text in PARTS.items())
+    parser.add_argument("--only", choices=PARTS, help=f"one part alone ({listed})")
+    options = parser.parse_args()
+    if options.runs < 1:
+        parser.error("--runs must be 1 or more")
+    return options
+
+
+def main() -> int:
+    options = _options()
+    parts = options.only or "".join(PARTS)
+    try:
+        with _cluster() as cluster, TemporaryDirectory() as folder:
+            if "a" in parts:
+                build.build(["tools"])
+            rows = list(Bench(cluster, Path(folder)).run(parts, options.runs))
+    except (localcluster.ClusterError, PulumiError, KubectlError, PeerError, TimeoutError) as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    Console(highlight=False, width=120).print(_table(rows))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

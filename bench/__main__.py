@@ -71,8 +71,8 @@ def _from_nothing(ours: Program, peer: Istioctl, runs: int) -> Iterator[Comparis
         },
     )
     up, destroy, install, uninstall = times.values()
-    yield Comparison("(a) from empty to all pods ready", "istioctl install, kubectl apply", up, install)
-    yield Comparison("    and back to empty", "istioctl uninstall, kubectl delete", destroy, uninstall)
+    yield Comparison("(a) empty → all pods ready", "istioctl install, kubectl apply", up, install)
+    yield Comparison("    and back", "istioctl uninstall, kubectl delete", destroy, uninstall)
 
 
 def _shift(ours: Program, bare: Program, applied: Applied) -> Iterator[Comparison]:
@@ -93,11 +93,12 @@ def _cluster() -> Iterator[localcluster.Cluster]:
     """A fresh one, which is taken down however this ends."""
     embedded = localcluster.Choice.EMBEDDED
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    localcluster.down(INSTANCE, embedded)
-    try:
-        yield localcluster.up(INSTANCE, embedded)
-    finally:
+    with build.locked("benchmark"):  # a second run waits, or each would take the other's cluster down
         localcluster.down(INSTANCE, embedded)
+        try:
+            yield localcluster.up(INSTANCE, embedded)
+        finally:
+            localcluster.down(INSTANCE, embedded)
 
 
 def _table(rows: Sequence[Comparison]) -> Table:
@@ -111,7 +112,7 @@ def _table(rows: Sequence[Comparison]) -> Table:
 
 
 def _quoted(times: Sequence[float]) -> str:
-    return f"{median(times):#.3g} ({min(times):#.3g}–{max(times):#.3g})"
+    return f"{median(times):.2f} ({min(times):.2f}–{max(times):.2f})"
 
 
 def _say(text: str) -> None:

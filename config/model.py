@@ -85,7 +85,7 @@ class Mesh(Model):
     )
     version: str = Field(
         "",
-        pattern=r"^([0-9]+\.[0-9]+\.[0-9]+(-[0-9A-Za-z.-]+)?)?$",
+        pattern=r"^([0-9]{1,4}\.[0-9]{1,4}\.[0-9]{1,4}(-[0-9A-Za-z.-]+)?)?$",
         description=f'a quoted Istio version from {OLDEST_MINOR} to {NEWEST_MINOR}, such as "{NEWEST_MINOR}.0"',
     )
     profile: Literal["default", "minimal", "demo"] = Field("default", description="default, minimal or demo")

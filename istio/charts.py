@@ -13,6 +13,7 @@ from typing import Any, Final
 import names
 from config import Mesh, merged
 from config.model import ChartKey
+from config.versions import minor
 
 # From 1.31 on Istio publishes only here, and the older places (gcr.io, storage.googleapis.com) go away in December
 # 2026; the charts of older versions lie here too:
@@ -110,6 +111,17 @@ _INGRESS_PORTS = {
 }
 _EGRESS_PORTS = (("http2", 80, 8080), ("https", 443, 8443))
 
+# That of istioctl's gateways. The injected one looks every 15 seconds, which is how long a gateway waits that just
+# missed a look; the charts of older versions may not take another.
+_READINESS = {
+    "httpGet": {"path": "/healthz/ready", "port": 15021, "scheme": "HTTP"},
+    "initialDelaySeconds": 1,
+    "periodSeconds": 2,
+    "timeoutSeconds": 1,
+    "successThreshold": 1,
+    "failureThreshold": 30,
+}
+
 
 def _gateway(mesh: Mesh, ports: tuple[tuple[str, int, int], ...], service_type: str) -> dict[str, Any]:
     values: dict[str, Any] = {
@@ -122,6 +134,8 @@ def _gateway(mesh: Mesh, ports: tuple[tuple[str, int, int], ...], service_type: 
         # The pod's image is `auto`, which Kubernetes takes for :latest and would pull at every start.
         "imagePullPolicy": "IfNotPresent",
     }
+    if minor(mesh.version) >= (1, 31):
+        values["readinessProbe"] = _READINESS
     if mesh.profile == "demo":
         values["autoscaling"] = {"enabled": False}
         values["resources"] = {"requests": {"cpu": "10m", "memory": "40Mi"}}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -18,6 +17,7 @@ from rich.table import Table
 import localcluster
 from harness.stack import PulumiError, Stack, stack_file
 from harness.traffic import Answers, ask, three_sigma, wait_until_answering, wait_until_enforced
+from localcluster.instance import cache
 from mesh.kubectl import Kubectl, KubectlError
 
 REQUESTS = 400
@@ -177,7 +177,7 @@ def main() -> int:
     start = time.monotonic()
     try:
         cluster = localcluster.up()
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "istio-governance" / "demo"
+        folder = cache() / "demo"
         stack = Stack("local", folder / "project", cluster.environment)
         kubectl = Kubectl(cluster.context, str(cluster.kubeconfig))
         code = Demo(stack, kubectl, _configuration(cluster), folder / "seen.json").play()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import shlex
 import time
 from collections import Counter
 from collections.abc import Collection, Mapping
@@ -33,17 +34,13 @@ def ask(kubectl: Kubectl, namespace: str, requests: int) -> Answers:
     url = f"http://bill-service:9999/?[1-{requests}]"
     curl = ["curl", "--silent", "--header", "Connection: close", "--write-out", "\n%{http_code}\n", url]
     # curl's exit code is that of its last request; the count below has them all.
-    printed = kubectl.run(*_caller(namespace), "sh", "-c", f"{_quoted(curl)} || true", timeout=60 + requests)
+    printed = kubectl.run(*_caller(namespace), "sh", "-c", f"{shlex.join(curl)} || true", timeout=60 + requests)
     answers = re.findall(r"this is bill-service-(\S+)\n+200\n", printed)
     return Answers(requests, Counter(answers))
 
 
 def _caller(namespace: str) -> list[str]:
     return ["exec", "--namespace", namespace, "deployment/front-tomcat-v1", "--container", "front-tomcat", "--"]
-
-
-def _quoted(command: list[str]) -> str:
-    return " ".join("'" + word.replace("'", "'\\''") + "'" for word in command)
 
 
 def wait_until_answering(kubectl: Kubectl, namespace: str, versions: Collection[str], seconds: float = 20) -> None:

@@ -22,6 +22,7 @@ $(READY): requirements-dev.txt
 	@echo 'installing the Python packages into .venv' >&2
 	@$(PYTHON) -m venv --clear .venv
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements-dev.txt
+	@ln -sf ../../bin/mesh $(BIN)/mesh
 	@touch $@
 
 demo: $(READY)

@@ -1,8 +1,12 @@
 """The stack's configuration: read in one place, as typed, frozen models."""
 
 from config.load import ConfigError, load, merged
-from config.model import Cluster, Mesh, Namespace, Nodes, Port, Rule, Service, StackConfig, Workload
+from config.mesh import Cluster, Mesh
+from config.model import StackConfig
+from config.nodes import Nodes
 from config.problems import Problem
+from config.routing import Rule
+from config.services import Namespace, Port, Service, Workload
 
 __all__ = [
     "Cluster",

@@ -14,7 +14,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from config import rules
-from config.model import ChartKey, StackConfig
+from config.mesh import ChartKey
+from config.model import StackConfig
 from config.problems import MISSING, Problem, nearest, report
 
 DEFAULTS = Path(__file__).parent.parent / "defaults.yaml"

@@ -10,7 +10,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from config.load import annotated_description, bare
-from config.model import StackConfig, Workload
+from config.model import StackConfig
+from config.services import Workload
 
 PAGE = Path(__file__).parent.parent / "docs" / "configuration.md"
 

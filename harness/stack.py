@@ -1,42 +1,28 @@
-"""One stack of this project, driven by the Pulumi CLI as a user would."""
+"""A stack of the checkout's program in a folder of its own, as the demo, the tests and the benchmarks need it."""
 
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
-from pathlib import Path
 from typing import Any
 
 import yaml
 
-from mesh.kubectl import Kubectl
-from mesh.recover import forget_unfinished_releases
+from config import files
+from config.files import NAMESPACE, PROJECT
+from mesh import pulumi
+from mesh.pulumi import PulumiError
 
-PROJECT = Path(__file__).parent.parent
-NAMESPACE = "istio-governance:"
-
-
-class PulumiError(Exception):
-    """A Pulumi command failed; the message is what it printed."""
-
-    def __init__(self, command: list[str], output: str) -> None:
-        super().__init__(f"`{' '.join(command)}` failed:\n{output}")
-        self.output = output
+__all__ = ["PROJECT", "PulumiError", "Stack", "stack_file"]
 
 
 @dataclass
-class Stack:
-    """A stack in a folder of its own: the checkout but for its stack files, which stay as they are."""
+class Stack(pulumi.Stack):
+    """Its folder holds links to all of the checkout but the stack files, which stay as they are."""
 
-    name: str
-    folder: Path
-    environment: Mapping[str, str]
     config: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -48,15 +34,6 @@ class Stack:
             if not fnmatch(entry.name, "Pulumi.*.yaml"):
                 (self.folder / entry.name).symlink_to(entry)
 
-    @property
-    def variables(self) -> dict[str, str]:
-        """The whole environment of a command."""
-        return {**os.environ, **self.environment}
-
-    @property
-    def file(self) -> Path:
-        return self.folder / f"Pulumi.{self.name}.yaml"
-
     def configure(self, config: Mapping[str, Any]) -> None:
         """`config` maps the keys of the project's namespace to their values."""
         self.config = dict(config)
@@ -64,27 +41,6 @@ class Stack:
         # Beside the configuration Pulumi keeps the salt of its secrets in there.
         kept = yaml.safe_load(self.file.read_text()) if self.file.exists() else {}
         self.file.write_text(yaml.safe_dump({**kept, "config": values}, sort_keys=False))
-
-    def pulumi(self, *args: str, timeout: float = 900) -> str:
-        """What the command printed. Raises `PulumiError` when it fails."""
-        command = self.command(*args)
-        done = subprocess.run(
-            command,
-            cwd=self.folder,
-            env=self.variables,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
-        if done.returncode:
-            raise PulumiError(command, done.stdout)
-        return done.stdout
-
-    def command(self, *args: str) -> list[str]:
-        return ["pulumi", *args, f"--stack={self.name}", "--non-interactive", "--color=never"]
 
     def select(self) -> None:
         """Makes the stack if it is not there yet."""
@@ -102,60 +58,7 @@ class Stack:
         )
         return [entry["name"] for entry in json.loads(listed.stdout)]
 
-    def up(self, *args: str) -> dict[str, int]:
-        """`pulumi up`; how many resources were created, updated, deleted, replaced or left the same."""
-        self.pulumi("up", "--yes", "--skip-preview", *args)
-        return self.changes()
-
-    def changes(self) -> dict[str, int]:
-        """What the last command changed, by kind of change."""
-        history = json.loads(self.pulumi("stack", "history", "--json", "--page-size=1"))
-        changes: dict[str, int] = history[0].get("resourceChanges") or {}
-        return changes
-
-    def recover(self, kubectl: Kubectl, mesh_namespace: str = "istio-system") -> list[str]:
-        """Clears what a killed command leaves behind, and says what that was; only for a stack of one's own.
-
-        Objects that were made but did not reach the state are there all the same: the next `up` takes them over, as
-        they carry this stack's name.
-        """
-        self._end_orphans()
-        self.pulumi("cancel", "--yes")
-        state = json.loads(self.pulumi("stack", "export"))
-        pending = state["deployment"].pop("pending_operations", None) or []
-        if pending:
-            file = self.folder / "state.json"
-            file.write_text(json.dumps(state))
-            self.pulumi("stack", "import", "--file", str(file))
-        resources = state["deployment"].get("resources") or []
-        known = {resource["inputs"]["name"] for resource in resources if resource["type"].endswith(":Release")}
-        return [
-            *(f"forgot the unfinished operation on {operation['resource']['urn']}" for operation in pending),
-            *(f"forgot {release}" for release in forget_unfinished_releases(kubectl, mesh_namespace, known)),
-        ]
-
-    def _end_orphans(self) -> None:
-        """A killed Pulumi leaves its plugins behind, which go on for a while; they all run in this folder."""
-        for process in Path("/proc").iterdir():
-            with suppress(OSError):
-                if process.name.isdecimal() and (process / "cwd").readlink() == self.folder.resolve():
-                    os.kill(int(process.name), signal.SIGKILL)
-
-    def outputs(self) -> dict[str, Any]:
-        outputs: dict[str, Any] = json.loads(self.pulumi("stack", "output", "--json"))
-        return outputs
-
-    def resources(self) -> list[dict[str, Any]]:
-        """The resources in the state."""
-        state = json.loads(self.pulumi("stack", "export"))
-        resources: list[dict[str, Any]] = state["deployment"].get("resources") or []
-        return resources
-
-    def destroy(self) -> None:
-        self.pulumi("destroy", "--yes", "--skip-preview")
-
 
 def stack_file(name: str) -> dict[str, Any]:
     """The configuration in a stack file of the checkout, by key of the project's namespace."""
-    config = yaml.safe_load((PROJECT / f"Pulumi.{name}.yaml").read_text())["config"]
-    return {key.removeprefix(NAMESPACE): value for key, value in config.items()}
+    return files.values(name)

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import names
 from config import Mesh, merged
-from config.model import ChartKey
+from config.mesh import ChartKey
 from config.versions import minor
 
 # From 1.31 on Istio publishes only here, and the older places (gcr.io, storage.googleapis.com) go away in December

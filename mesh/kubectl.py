@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from config.files import PROJECT
+
 
 class KubectlError(Exception):
     """kubectl failed; the message is what it said."""
@@ -18,7 +20,7 @@ class KubectlError(Exception):
 
 @dataclass(frozen=True)
 class Kubectl:
-    """kubectl for one cluster; '' is what kubectl itself would take."""
+    """kubectl for one cluster; '' is what kubectl itself would take, and a path begins in the project's folder."""
 
     context: str = ""
     kubeconfig: str = ""
@@ -26,7 +28,7 @@ class Kubectl:
     def command(self, *args: str) -> list[str]:
         cluster = [f"--context={self.context}"] if self.context else []
         if self.kubeconfig:
-            cluster.append(f"--kubeconfig={Path(self.kubeconfig).expanduser()}")
+            cluster.append(f"--kubeconfig={PROJECT / Path(self.kubeconfig).expanduser()}")
         return [_binary(), *cluster, *args]
 
     def run(self, *args: str, timeout: float = 60, stdin: str | None = None) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,8 @@ _RESOURCES = {
 }
 _NO_SUCH_KIND = ("doesn't have a resource type", "could not find the requested resource")
 
+_offline: ContextVar[bool] = ContextVar("offline", default=False)
+
 Found = Mapping[tuple[str, str], str]
 """(kind, name) → the stack that owns it, '' for nobody's."""
 
@@ -37,6 +41,8 @@ def check(config: StackConfig, owner: str) -> None:
 
     The Kubernetes provider would adopt such an object without a word, and a later destroy would delete it.
     """
+    if _offline.get():
+        return
     cluster = config.cluster
     if cluster.kubeconfig and not Path(cluster.kubeconfig).expanduser().is_file():
         raise pulumi.RunError(
@@ -67,6 +73,16 @@ def check(config: StackConfig, owner: str) -> None:
             "the cluster has objects that this stack would make but does not own; nothing was changed\n\n"
             + "\n".join(f"  {number}. {line}" for number, line in enumerate(foreign, 1))
         )
+
+
+@contextmanager
+def offline() -> Iterator[None]:
+    """Lets the program run without a cluster, for those who only want to know what it declares."""
+    token = _offline.set(True)
+    try:
+        yield
+    finally:
+        _offline.reset(token)
 
 
 def declared(config: StackConfig) -> set[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""The embedded cluster `test`, which the suite makes, has for itself and takes down again."""
+"""The embedded cluster that the suite makes, has for itself and takes down again."""
 
 from __future__ import annotations
 
@@ -14,16 +14,18 @@ from harness.stack import Stack, stack_file
 from localcluster.build import locked
 from mesh.kubectl import Kubectl
 
+# Another one lets two checkouts run their suites side by side.
+INSTANCE = os.environ.get("TEST_CLUSTER", "test")
 NOT_RUN: list[str] = []
 
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[localcluster.EmbeddedCluster]:
     """Where it cannot be had the tests are not run, and the summary says so; in CI that is a failure."""
-    with locked("suite"):  # a second suite waits, or each would take the other's cluster down
+    with locked(f"suite-{INSTANCE}"):  # a second suite waits, or each would take the other's cluster down
         try:
-            localcluster.down("test", localcluster.Choice.EMBEDDED)
-            cluster = localcluster.up("test", localcluster.Choice.EMBEDDED)
+            localcluster.down(INSTANCE, localcluster.Choice.EMBEDDED)
+            cluster = localcluster.up(INSTANCE, localcluster.Choice.EMBEDDED)
         except localcluster.ClusterError as error:
             if "CI" in os.environ:
                 raise
@@ -33,7 +35,7 @@ def cluster() -> Iterator[localcluster.EmbeddedCluster]:
         try:
             yield cluster
         finally:
-            localcluster.down("test", localcluster.Choice.EMBEDDED)
+            localcluster.down(INSTANCE, localcluster.Choice.EMBEDDED)
 
 
 @pytest.fixture(scope="session")
@@ -43,7 +45,7 @@ def kubectl(cluster: localcluster.EmbeddedCluster) -> Kubectl:
 
 @pytest.fixture(scope="session")
 def config(cluster: localcluster.EmbeddedCluster) -> dict[str, Any]:
-    """That of the stack `local`, on the cluster `test`."""
+    """That of the stack `local`, on the suite's cluster."""
     return {
         **stack_file("local"),
         "cluster": {"context": cluster.context, "kubeconfig": str(cluster.kubeconfig)},

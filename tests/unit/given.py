@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import runpy
 from collections.abc import Mapping
@@ -12,8 +11,8 @@ from typing import Any
 import yaml
 
 from config import StackConfig, load, merged
-
-from .recorder import PROJECT, Recording, record
+from config.files import as_pulumi_passes
+from mesh.recorder import PROJECT, Recording, record
 
 ROOT = Path(__file__).parents[2]
 NO_DEFAULTS = Path(os.devnull)
@@ -49,8 +48,3 @@ def program(stack: str, **changes: Any) -> Recording:
     file = yaml.safe_load((ROOT / f"Pulumi.{stack}.yaml").read_text())["config"]
     raw = merged(file, {f"{PROJECT}:{key}": value for key, value in changes.items()})
     return record(lambda: runpy.run_path(str(ROOT / "__main__.py")), stack, as_pulumi_passes(raw))
-
-
-def as_pulumi_passes(raw: Mapping[str, Any]) -> dict[str, str]:
-    """Objects reach a program as JSON, and strings as they are."""
-    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in raw.items()}

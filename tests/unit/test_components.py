@@ -18,9 +18,9 @@ from components.routing import RoutingArgs
 from components.workload import WorkloadArgs
 from config import StackConfig
 from istio.charts import OFFICIAL_CHARTS, OFFICIAL_HUB
+from mesh.recorder import PROJECT, Recording, record
 
 from .given import config
-from .recorder import PROJECT, Recording, record
 
 ALL_RELEASES = {"istio-base", "istiod", "istio-cni", "istio-ingressgateway", "istio-egressgateway"}
 

@@ -11,9 +11,10 @@ import pytest
 import yaml
 
 from config import ConfigError, Problem, StackConfig, load, merged, stack
+from config.files import as_pulumi_passes
+from mesh.recorder import PROJECT, record
 
-from .given import NO_DEFAULTS, VALID, as_pulumi_passes, config
-from .recorder import PROJECT, record
+from .given import NO_DEFAULTS, VALID, config
 
 
 def problems(document: Mapping[str, Any], **options: Any) -> Sequence[Problem]:

@@ -12,9 +12,9 @@ import pulumi
 import pytest
 
 from mesh import preflight
+from mesh.recorder import Recording
 
 from .given import STACKS, program
-from .recorder import Recording
 
 URNS = Path(__file__).parent / "urns"
 

@@ -8,10 +8,10 @@ import names
 from components import Purge
 from components.purge import PurgeArgs
 from mesh import purge
+from mesh.recorder import record
 
 from .fake_kubectl import FakeKubectl, Object, crd, made
 from .given import config
-from .recorder import record
 
 OWNER = "istio-governance/dev"
 RULES = crd("virtualservices", "networking.istio.io")

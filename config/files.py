@@ -1,0 +1,98 @@
+"""The stack files of the checkout, read without Pulumi and without a cluster."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from config.load import ConfigError, load
+from config.model import StackConfig
+from config.problems import MISSING, Problem, nearest
+
+PROJECT = Path(__file__).parent.parent
+NAMESPACE = "istio-governance:"
+# What stands in the place of an encrypted value, which only Pulumi can decrypt.
+SECRET = "[secret]"  # noqa: S105
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a key of the effective configuration is declared."""
+
+    file: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+def stacks(project: Path = PROJECT) -> list[str]:
+    """The stacks that have a file."""
+    return sorted(path.name.removeprefix("Pulumi.").removesuffix(".yaml") for path in project.glob("Pulumi.*.yaml"))
+
+
+def stack_file(stack: str, project: Path = PROJECT) -> Path:
+    """Raises `ConfigError` when there is none."""
+    file = project / f"Pulumi.{stack}.yaml"
+    if not file.is_file():
+        known = stacks(project)
+        raise ConfigError(
+            [Problem(file.name, MISSING, f"the file of a stack: {', '.join(known)}", nearest(stack, known))]
+        )
+    return file
+
+
+def values(stack: str, project: Path = PROJECT) -> dict[str, Any]:
+    """The values in the stack file by key of the project's namespace, encrypted ones as `SECRET`."""
+    document = yaml.safe_load(stack_file(stack, project).read_text()) or {}
+    config = document.get("config") or {}
+    return {
+        key.removeprefix(NAMESPACE): SECRET if _is_secure(value) else value
+        for key, value in config.items()
+        if key.startswith(NAMESPACE)
+    }
+
+
+def effective(stack: str, project: Path = PROJECT) -> StackConfig:
+    """The configuration that `pulumi up` would take. Raises `ConfigError`."""
+    return load(values(stack, project), defaults=project / "defaults.yaml")
+
+
+def as_pulumi_passes(raw: Mapping[str, Any]) -> dict[str, str]:
+    """Values as Pulumi gives them to a program: text as it is, all else as JSON."""
+    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in raw.items()}
+
+
+def origins(stack: str, project: Path = PROJECT) -> dict[tuple[str, ...], Origin]:
+    """Path of keys → where it is declared, for every key that a file of this stack sets and none removes."""
+    found: dict[tuple[str, ...], Origin] = {}
+    for file in (project / "defaults.yaml", stack_file(stack, project)):
+        for path, node in _nodes(yaml.compose(file.read_text())):
+            inner = path
+            if file.name != "defaults.yaml":
+                if path[0] != "config" or len(path) < 2 or not path[1].startswith(NAMESPACE):
+                    continue
+                inner = (path[1].removeprefix(NAMESPACE), *path[2:])
+            if not isinstance(node, yaml.MappingNode):
+                # A value replaces whatever was below it; null takes it away.
+                found = {key: origin for key, origin in found.items() if key[: len(inner)] != inner}
+            if node.tag != "tag:yaml.org,2002:null":
+                found[inner] = Origin(file.name, node.start_mark.line + 1)
+    return found
+
+
+def _nodes(node: yaml.Node | None, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], yaml.Node]]:
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            inner = (*path, str(key.value))
+            yield inner, value
+            yield from _nodes(value, inner)
+
+
+def _is_secure(value: object) -> bool:
+    return isinstance(value, Mapping) and set(value) == {"secure"}

@@ -1,0 +1,83 @@
+"""The rules on services and their versions."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+import names
+from config.problems import MISSING, Problem
+from config.rules.raw import Raw, each_service, inherited, map_at
+
+
+def every_version_has_an_image(raw: Raw) -> Iterator[Problem]:
+    for name, service, service_versions in each_service(raw):
+        for version in service_versions if service.get("workload") != "existing" else ():
+            if inherited(service, version, "image") is None:
+                yield Problem(
+                    f"services.{name}.versions.{version}.image",
+                    MISSING,
+                    "an image such as nginx:alpine",
+                    f"set it there, or for all versions in services.{name}.template.image",
+                )
+
+
+def names_are_unique(raw: Raw) -> Iterator[Problem]:
+    """`a` with `b-c` and `a-b` with `c` would both make the Deployment a-b-c."""
+    count = Counter(names.workload(name, version) for name, _, vs in each_service(raw) for version in vs)
+    for name, _, service_versions in each_service(raw):
+        for version in service_versions:
+            if count[names.workload(name, version)] > 1:
+                yield Problem(
+                    f"services.{name}.versions.{version}",
+                    MISSING,
+                    "a Deployment name <service>-<version> that no other version has",
+                    f"rename the service or the version: '{name}-{version}' is taken twice",
+                )
+
+
+def version_labels_are_unique(raw: Raw) -> Iterator[Problem]:
+    """Two Deployments with one selector would fight over their pods."""
+    for name, service, service_versions in each_service(raw):
+        labels = {version: inherited(service, version, "versionLabel") or version for version in service_versions}
+        for version, label in labels.items():
+            if list(labels.values()).count(label) > 1:
+                yield Problem(
+                    f"services.{name}.versions.{version}",
+                    MISSING,
+                    f"a value of the label version that no other version of {name} has",
+                    f"change services.{name}.versions.{version}.versionLabel: '{label}' is taken twice",
+                )
+
+
+def daemon_sets_have_no_replicas(raw: Raw) -> Iterator[Problem]:
+    for name, service, service_versions in each_service(raw):
+        for version in service_versions if service.get("workload") == "DaemonSet" else ():
+            replicas = inherited(service, version, "replicas")
+            if replicas is not None:
+                yield Problem(
+                    f"services.{name}.versions.{version}.replicas",
+                    replicas,
+                    "no number: a DaemonSet has one pod on each node",
+                    f"take it out, or set services.{name}.workload to Deployment",
+                )
+
+
+def selectors_leave_the_version_alone(raw: Raw) -> Iterator[Problem]:
+    for name, service, _ in each_service(raw):
+        if "version" in map_at(service, "selector"):
+            yield Problem(
+                f"services.{name}.selector.version",
+                map_at(service, "selector")["version"],
+                "labels that all versions share",
+                "take it out: the Service must reach every version, and each Deployment adds its own",
+            )
+
+
+RULES = (
+    every_version_has_an_image,
+    names_are_unique,
+    version_labels_are_unique,
+    daemon_sets_have_no_replicas,
+    selectors_leave_the_version_alone,
+)

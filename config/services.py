@@ -1,0 +1,97 @@
+"""What runs: services, their versions, and the namespace that they are in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field
+
+from config.types import DnsLabel, Duration, Labels, LabelValue, Model, PortName, PortNumber, Replicas, Seconds, Strings
+
+
+class Namespace(Model):
+    """The namespace of the workloads. https://kubernetes.io/docs/concepts/overview/working-with-objects/namespaces/"""
+
+    name: DnsLabel = "istio-demo"
+    create: bool = Field(True, description="true (this stack owns it) or false (it exists; only labels are set)")
+
+
+class Port(Model):
+    """One port of a Service. https://kubernetes.io/docs/concepts/services-networking/service/#multi-port-services"""
+
+    port: PortNumber
+    target_port: PortNumber | None = Field(None, description="a whole number from 1 to 65535; unset: as port")
+    app_protocol: str | None = Field(None, description="a protocol that Istio knows: http, http2, grpc, tcp, …")
+
+    @property
+    def target(self) -> int:
+        return self.port if self.target_port is None else self.target_port
+
+
+class Workload(Model):
+    """What runs as one version of a service; `template` holds what all versions of it share.
+
+    `resources`, the probes and `securityContext` have the shape that Kubernetes gives them in a container:
+    https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/#Container
+    """
+
+    image: str | None = Field(None, min_length=1, description="an image such as nginx:alpine")
+    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = Field(
+        None, description="Always, IfNotPresent or Never"
+    )
+    command: Strings | None = Field(None, description="a list of strings")
+    args: Strings | None = Field(None, description="a list of strings")
+    env: Mapping[str, str] = Field(default_factory=dict, description="a map of names to strings")
+    replicas: Replicas | None = Field(
+        None, description="a whole number, 0 or more; unset: Kubernetes' default, or an autoscaler's affair"
+    )
+    labels: Labels = Field(default_factory=dict, description="labels for the pods, beside app and version")
+    version_label: LabelValue | None = Field(
+        None, description="the value of the label version, at most 63 letters, digits, '-', '_' and '.'; unset: the key"
+    )
+    resources: Mapping[str, Any] = Field(default_factory=dict, description="requests and limits")
+    readiness_probe: Mapping[str, Any] | None = Field(
+        None, description="a probe; unset: a TCP connect to the first port; {}: none"
+    )
+    liveness_probe: Mapping[str, Any] | None = Field(None, description="a probe")
+    security_context: Mapping[str, Any] | None = Field(None, description="a container's securityContext")
+    drain_seconds: Seconds = Field(
+        5,
+        description="a whole number of seconds from 0 to 3600 in which a stopping pod still answers, while the callers "
+        "learn that it goes; 0: no drain",
+    )
+    pod_template: Mapping[str, Any] = Field(
+        default_factory=dict, description="a piece of a pod template, {metadata, spec}, laid over the generated one"
+    )
+
+
+class Service(Model):
+    """One microservice: a Service, a ServiceAccount and one Deployment (or another workload) for each version."""
+
+    workload: Literal["Deployment", "StatefulSet", "DaemonSet", "existing"] = Field(
+        "Deployment",
+        description="Deployment, StatefulSet, DaemonSet, or existing (somebody else owns the pods and the Service; "
+        "selector, ports and version labels say how to find them)",
+    )
+    selector: Labels = Field(
+        default_factory=dict, description="the labels that select the pods; unset: {app: <name>}; cannot change"
+    )
+    labels: Labels = Field(default_factory=dict, description="labels for the objects themselves")
+    ports: Mapping[PortName, Port] = Field(default_factory=dict, description="ports by name")
+    template: Workload = Workload()
+    versions: Mapping[DnsLabel, Workload] = Field(min_length=1, description="at least one version, by name")
+    timeout: Duration = Field("5m", description="how long the pods may take to get ready, such as 90s or 5m")
+
+    def version(self, name: str) -> Workload:
+        """What runs as version `name`: its own fields over those of the template; maps are merged."""
+        own = self.versions[name]
+        fields: dict[str, Any] = {}
+        for field in own.model_fields_set:
+            value, inherited = getattr(own, field), getattr(self.template, field)
+            merge = isinstance(value, Mapping) and isinstance(inherited, Mapping)
+            fields[field] = {**inherited, **value} if merge and field in {"env", "labels"} else value
+        return self.template.model_copy(update=fields)
+
+    def version_label(self, name: str) -> str:
+        return self.version(name).version_label or name

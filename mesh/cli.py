@@ -1,0 +1,118 @@
+"""What the commands of `mesh` share: how they are found, their common options, and their exit codes."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import pkgutil
+import subprocess
+import sys
+from collections.abc import Callable
+from enum import IntEnum
+from typing import Any, TypeVar
+
+import click
+
+from config import ConfigError
+from config.files import PROJECT, stacks
+from mesh import commands
+from mesh.kubectl import KubectlError
+from mesh.pulumi import PulumiError
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class Exit(IntEnum):
+    """The exit codes of every command; `diff` and `drift` use FAILED for «there are differences»."""
+
+    GOOD = 0
+    FAILED = 1
+    USAGE = 2
+    """Wrong use, a wrong configuration, or a cluster that cannot be reached."""
+    INCONCLUSIVE = 3
+    BUSY = 4
+    INTERRUPTED = 130
+
+
+class Failure(click.ClickException):
+    """Ends a command with a message on stderr and one of the exit codes."""
+
+    def __init__(self, message: str, code: Exit = Exit.FAILED) -> None:
+        super().__init__(message)
+        self.code = code
+
+    def show(self, file: Any = None) -> None:
+        click.echo(f"mesh: {self.message}", file=file or sys.stderr)
+
+
+class Commands(click.Group):
+    """Each module in `mesh/commands` is one command, imported when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx
+        return sorted(module.name for module in pkgutil.iter_modules(commands.__path__))
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        command: click.Command = importlib.import_module(f"mesh.commands.{cmd_name}").command
+        return command
+
+
+def stack_option(function: Function) -> Function:
+    """`--stack`, by default $PULUMI_STACK or the one that `pulumi stack select` chose."""
+    return click.option(
+        "--stack", callback=lambda _ctx, _param, value: value or _selected(), help="Default: the selected stack."
+    )(function)
+
+
+def json_option(function: Function) -> Function:
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")(function)
+
+
+def print_json(value: object) -> None:
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def _selected() -> str:
+    if stack := os.environ.get("PULUMI_STACK"):
+        return stack
+    try:
+        shown = subprocess.run(
+            ["pulumi", "stack", "--show-name", "--non-interactive"],
+            cwd=PROJECT,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except FileNotFoundError:
+        shown = None
+    if shown is None or shown.returncode:
+        raise Failure(f"no stack is selected; add --stack, with one of {', '.join(stacks())}", Exit.USAGE)
+    return shown.stdout.strip()
+
+
+def run(group: click.Group) -> int:
+    """Runs the command line; a user's mistake becomes a message and an exit code, never a traceback."""
+    try:
+        code = group.main(prog_name="mesh", standalone_mode=False)
+    except Failure as error:
+        error.show()
+        return error.code
+    except click.ClickException as error:
+        error.show()
+        return Exit.USAGE
+    except ConfigError as error:
+        click.echo(str(error), err=True)
+        return Exit.USAGE
+    except KubectlError as error:
+        click.echo(f"mesh: the cluster cannot be read: {error}", err=True)
+        return Exit.USAGE
+    except PulumiError as error:
+        click.echo(f"mesh: {error}", err=True)
+        return Exit.FAILED
+    except (click.Abort, KeyboardInterrupt):
+        return Exit.INTERRUPTED
+    return code if isinstance(code, int) else Exit.GOOD

@@ -1,0 +1,1 @@
+"""One module a command of `mesh`; each has a `command`."""

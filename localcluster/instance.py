@@ -9,7 +9,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 CACHE_LINK = PROJECT / ".cluster"
 RUN = Path("/run/istio-governance")
 
-NAMES = ("local", "test", "bench", "test-2", "test-3", "test-4", "test-5")
+NAMES = ("local", "test", "bench", *(f"test-{number}" for number in range(2, 10)))
 DEFAULT = "local"
 # A node that only imports images, while they are built.
 IMPORTER = "images"

@@ -1,9 +1,9 @@
 """Node preparation (to come) → mesh → namespace → workloads → routing, all from the stack's configuration."""
 
 import pulumi
-import pulumi_kubernetes as kubernetes
 
 from components.istio import Istio, IstioArgs
+from components.kubernetes import KubernetesProvider
 from components.namespace import WorkloadNamespace, WorkloadNamespaceArgs
 from components.purge import Purge, PurgeArgs, PurgeGuard
 from components.routing import Routing, RoutingArgs
@@ -14,12 +14,7 @@ from mesh import preflight
 config = stack.read()
 preflight.check(config, owner=f"{pulumi.get_project()}/{pulumi.get_stack()}")
 
-cluster = kubernetes.Provider(
-    "cluster",
-    context=config.cluster.context or None,
-    kubeconfig=config.cluster.kubeconfig or None,
-    enable_server_side_apply=True,
-)
+cluster = KubernetesProvider("cluster", config.cluster)
 
 
 def after(*resources: pulumi.Resource) -> pulumi.ResourceOptions:

@@ -1,17 +1,33 @@
 """Kubernetes objects and Helm releases as Pulumi resources.
 
 These have the types, and so the URNs and the provider's behaviour, of the classes in pulumi-kubernetes. They stand
-here because those take half a second and more to import, half as long as a change of weights takes in all.
+here because those take up to half a second to import, half as long as a change of weights takes in all.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from importlib.metadata import version
 from typing import Any
 
 import pulumi
 
 import names
+from config import Cluster
+
+
+class KubernetesProvider(pulumi.ProviderResource):
+    """The way to one cluster. https://www.pulumi.com/registry/packages/kubernetes/api-docs/provider/"""
+
+    def __init__(self, name: str, cluster: Cluster) -> None:
+        settings = {
+            "context": cluster.context or None,
+            "kubeconfig": cluster.kubeconfig or os.environ.get("KUBECONFIG"),
+            "enableServerSideApply": "true",
+        }
+        opts = pulumi.ResourceOptions(version=version("pulumi-kubernetes"))
+        super().__init__("kubernetes", name, settings, opts)
 
 
 class KubernetesObject(pulumi.CustomResource):

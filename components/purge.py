@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pulumi
-from pulumi_command.local import Command
 
+from components.command import LocalCommand
 from config import Cluster, Mesh
 
 # A relative path, as Pulumi runs its plugins in the project's folder: the state must not name a machine.
@@ -40,7 +40,7 @@ class Purge(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: PurgeArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("istio-governance:purge:Purge", name, None, opts)
-        Command(
+        LocalCommand(
             "mesh-leftovers",
             delete=f"{_PURGE} sweep",
             environment=args.environment,
@@ -54,7 +54,7 @@ class PurgeGuard(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: PurgeArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("istio-governance:purge:PurgeGuard", name, None, opts)
-        Command(
+        LocalCommand(
             "mesh-guard",
             delete=f"{_PURGE} guard",
             environment=args.environment,

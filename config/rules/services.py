@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator
 
 import names
 from config.problems import MISSING, Problem
-from config.rules.raw import Raw, each_service, inherited, map_at
+from config.rules.raw import Raw, each_service, inherited, is_whole, map_at
 
 
 def every_version_has_an_image(raw: Raw) -> Iterator[Problem]:
@@ -74,10 +75,45 @@ def selectors_leave_the_version_alone(raw: Raw) -> Iterator[Problem]:
             )
 
 
+def port_numbers_are_unique(raw: Raw) -> Iterator[Problem]:
+    for name, service, _ in each_service(raw):
+        taken: dict[int, str] = {}
+        for port_name, port in map_at(service, "ports").items():
+            number = map_at(port).get("port")
+            if not is_whole(number):
+                continue
+            if number in taken:
+                yield Problem(
+                    f"services.{name}.ports.{port_name}.port",
+                    number,
+                    f"a port that no other of {name} has",
+                    f"change it: '{taken[number]}' has the same",
+                )
+            taken.setdefault(number, port_name)
+
+
+def selectors_differ(raw: Raw) -> Iterator[Problem]:
+    """Each of two services with one selector would send requests to the pods of both."""
+    taken: dict[str, str] = {}
+    for name, service, _ in each_service(raw):
+        selector = dict(map_at(service, "selector")) or {"app": name}
+        key = json.dumps(selector, sort_keys=True, default=str)
+        if key in taken:
+            yield Problem(
+                f"services.{name}.selector",
+                selector,
+                "labels that select the pods of this service alone",
+                f"change it: the service {taken[key]} has the same",
+            )
+        taken.setdefault(key, name)
+
+
 RULES = (
     every_version_has_an_image,
     names_are_unique,
     version_labels_are_unique,
     daemon_sets_have_no_replicas,
     selectors_leave_the_version_alone,
+    port_numbers_are_unique,
+    selectors_differ,
 )

@@ -150,6 +150,12 @@ BAD: Sequence[tuple[Mapping[str, Any], str, str]] = [
     (v1(drainSeconds=3601), f"{BILL}.versions.v1.drainSeconds", "from 0 to 3600"),
     (bill(timeout="5 minutes"), f"{BILL}.timeout", "such as 90s or 5m"),
     (bill(timeout=""), f"{BILL}.timeout", "such as 90s or 5m"),
+    (bill(ports={"other": {"port": 9999}}), f"{BILL}.ports.other.port", "'http' has the same"),
+    (
+        {"services": {"front-tomcat": {"selector": {"service": "bill-service"}}}},
+        f"{BILL}.selector",
+        "front-tomcat has the same",
+    ),
     # Something else where a map belongs: never told to be a name.
     ({"mesh": "1.31.0"}, "mesh", "a map"),
     ({"services": ["bill-service"]}, "services", "at least one service, by name"),

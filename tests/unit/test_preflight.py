@@ -109,6 +109,17 @@ def test_objects_of_another_stack_are_refused_with_its_name(monkeypatch: pytest.
     assert "2. " not in text
 
 
+@pytest.mark.parametrize("host", ["bill-service", "bill-service.istio-demo.svc.cluster.local"])
+@pytest.mark.parametrize("kind", ["VirtualService", "DestinationRule"])
+def test_rules_of_others_for_the_same_host_are_refused(monkeypatch: pytest.MonkeyPatch, kind: str, host: str) -> None:
+    rule = live(kind, "by-hand")
+    rule["spec"] = {"hosts": ["x", host]} if kind == "VirtualService" else {"host": host}
+    text = refusal(monkeypatch, config(), rule)
+    assert f"1. {kind} by-hand was not made by a stack, and has rules for the host bill-service" in text
+    rule["spec"] = {"hosts": ["front-tomcat"]} if kind == "VirtualService" else {"host": "front-tomcat"}
+    check(monkeypatch, config(), FakeKubectl(objects=[*CRDS, rule]))
+
+
 @pytest.mark.parametrize(
     "other",
     [

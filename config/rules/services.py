@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import names
 from config.problems import MISSING, Problem
-from config.rules.raw import Raw, each_service, inherited, is_whole, map_at
+from config.rules.raw import Raw, each_service, inherited, map_at
 
 
 def every_version_has_an_image(raw: Raw) -> Iterator[Problem]:
@@ -80,7 +80,7 @@ def port_numbers_are_unique(raw: Raw) -> Iterator[Problem]:
         taken: dict[int, str] = {}
         for port_name, port in map_at(service, "ports").items():
             number = map_at(port).get("port")
-            if not is_whole(number):
+            if not isinstance(number, int):
                 continue
             if number in taken:
                 yield Problem(

@@ -7,7 +7,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help demo test check cluster-up cluster-down bench lock
+.PHONY: help demo test check cluster-up cluster-down bench soak lock
 
 help:
 	@echo 'make demo          the story, for real: a cluster, Istio, two versions, 50/50, 90/10, 30/70'
@@ -16,6 +16,7 @@ help:
 	@echo 'make cluster-up    the local cluster; the last line is the path of its kubeconfig'
 	@echo 'make cluster-down  takes it away, with everything on it'
 	@echo 'make bench         times it side by side with istioctl, kubectl and a bare Pulumi program'
+	@echo 'make soak          the long series: kills, shifts and more, with a table of counts at the end'
 
 $(READY): requirements-dev.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed; set PYTHON=")'
@@ -44,6 +45,9 @@ cluster-down: $(READY)
 
 bench: $(READY)
 	@$(BIN)/python -m bench
+
+soak: $(READY)
+	@$(BIN)/python -m pytest soak
 
 # Pins requirements.in and requirements-dev.in with hashes; needs uv.
 lock:

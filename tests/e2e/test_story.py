@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import copy
 import json
-import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 from harness.stack import PulumiError, Stack
+from harness.traces import Traces, traces_settled
 from harness.traffic import Answers, ask, enforced_weights, wait_until_answering, wait_until_enforced
 from localcluster import EmbeddedCluster
 from mesh.kubectl import Kubectl
@@ -19,20 +18,8 @@ from tests.e2e.binomial import is_plausible
 
 NAMESPACE = "istio-demo"
 REQUESTS = 400
-# What Kubernetes itself writes all the time: none of it is anybody's object.
-RESTLESS = ("/registry/events/", "/registry/leases/", "/registry/masterleases/")
 
 Config = dict[str, Any]
-
-
-def keys(cluster: EmbeddedCluster) -> set[str]:
-    return {key for key in cluster.etcd_keys() if not key.startswith(RESTLESS)}
-
-
-def node_files(cluster: EmbeddedCluster) -> tuple[Any, str]:
-    """The CNI configuration, which install-cni writes back in another order, and the names of the CNI plugins."""
-    configuration = json.loads(cluster.execute("sh", "-c", f"cat {cluster.cni_conf_dir}/*"))
-    return configuration, cluster.execute("ls", cluster.cni_bin_dir)
 
 
 def pods(kubectl: Kubectl, namespace: str = NAMESPACE) -> list[dict[str, Any]]:
@@ -45,13 +32,6 @@ def containers(pod: dict[str, Any]) -> dict[str, bool]:
     """Container → ready, native sidecars included."""
     statuses = [*pod["status"]["containerStatuses"], *pod["status"].get("initContainerStatuses", [])]
     return {status["name"]: status["ready"] for status in statuses if "running" in status["state"]}
-
-
-def within(seconds: float, check: Callable[[], bool]) -> bool:
-    end = time.monotonic() + seconds
-    while not (done := check()) and time.monotonic() < end:
-        time.sleep(0.5)
-    return done
 
 
 def off(config: Config) -> Config:
@@ -68,12 +48,12 @@ def assert_split(answers: Answers, v1: float) -> None:
 
 
 @pytest.fixture(scope="module")
-def before(cluster: EmbeddedCluster) -> tuple[set[str], tuple[Any, str]]:
-    """What was there before the stack: keys in etcd, and files on the node."""
-    return keys(cluster), node_files(cluster)
+def before(cluster: EmbeddedCluster) -> Traces:
+    """What was there before the stack."""
+    return Traces.of(cluster)
 
 
-def test_first_preview_on_an_empty_cluster(before: tuple[set[str], tuple[Any, str]], stack: Stack) -> None:
+def test_first_preview_on_an_empty_cluster(before: Traces, stack: Stack) -> None:
     del before
     preview = stack.pulumi("preview", "--diff")
     assert "to create" in preview and "vs-bill-service" in preview
@@ -224,11 +204,6 @@ def test_destroy_refuses_to_take_the_rules_of_others(stack: Stack, kubectl: Kube
         kubectl.run("delete", "virtualservice", "foreign", "--namespace=default")
 
 
-def test_destroy_leaves_what_was_there_before(
-    stack: Stack, cluster: EmbeddedCluster, before: tuple[set[str], tuple[Any, str]]
-) -> None:
+def test_destroy_leaves_what_was_there_before(stack: Stack, cluster: EmbeddedCluster, before: Traces) -> None:
     stack.destroy()
-    keys_before, files_before = before
-    within(30, lambda: keys(cluster) == keys_before)
-    assert keys(cluster) == keys_before
-    assert node_files(cluster) == files_before
+    assert traces_settled(cluster, before) == before

@@ -1,0 +1,47 @@
+"""Pulumi commands that are killed in the middle, as by a power cut or an impatient CI runner."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from dataclasses import dataclass
+
+from harness.stack import Stack
+
+
+@dataclass(frozen=True)
+class Moment:
+    """`command` is `up` or `destroy`; it is killed as soon as it prints `line`."""
+
+    command: str
+    line: str
+
+    def __str__(self) -> str:
+        return f"{self.command}: {self.line}"
+
+
+def kill_at(stack: Stack, moment: Moment) -> None:
+    """Starts the command and kills it (SIGKILL) at `moment`; its plugins go on, as they do after a real kill.
+
+    Raises `RuntimeError` when the command ends without ever having printed the line.
+    """
+    running = subprocess.Popen(
+        stack.command(moment.command, "--yes", "--skip-preview"),
+        cwd=stack.folder,
+        env=stack.variables,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    printed = []
+    try:
+        for text in running.stdout or ():
+            printed.append(text)
+            if moment.line in text:
+                time.sleep(0.3)
+                return
+    finally:
+        running.kill()
+        running.wait()
+    raise RuntimeError(f"`pulumi {moment.command}` never printed '{moment.line}':\n{''.join(printed)}")

@@ -6,6 +6,15 @@ OWNER = "istio-governance/stack"
 SIDECAR = "istio-governance/sidecar"
 """The annotation of a pod template that changes whenever its pods need another sidecar."""
 
+SUBSET_STATISTICS = (
+    r"cluster\.outbound\|[0-9]+\|[^|]+\|[^;]+;?\.upstream_(rq_(time|total|retry|timeout|.xx)|cx_none_healthy)"
+)
+"""What a sidecar keeps of Envoy's statistics of its outbound clusters, as a regular expression for whole names.
+
+https://www.envoyproxy.io/docs/envoy/latest/configuration/upstream/cluster_manager/cluster_stats
+https://istio.io/latest/docs/ops/configuration/telemetry/envoy-stats/
+"""
+
 ROUTING_API = "networking.istio.io/v1beta1"
 """Served by every supported Istio; a change would be a new URN, and Pulumi would delete the live rule with the old."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -356,7 +357,19 @@ def test_deployment_waits_as_long_as_configured() -> None:
 )
 def test_pods_restart_when_they_need_another_sidecar(mesh: Mapping[str, Any], annotations: Mapping[str, str]) -> None:
     recording = made(make_workload, mesh=mesh)
-    assert pod(recording)["metadata"].get("annotations", {}) == annotations
+    found = pod(recording)["metadata"].get("annotations", {})
+    assert {key: value for key, value in found.items() if key == names.SIDECAR} == annotations
+
+
+def test_sidecars_keep_the_statistics_by_version_and_no_others() -> None:
+    kept = pod(made(make_workload))["metadata"]["annotations"]["sidecar.istio.io/statsInclusionRegexps"]
+    assert "," not in kept  # Istio splits it there
+    of_v1 = "cluster.outbound|9999|v1|bill-service.istio-demo.svc.cluster.local;.upstream_rq_"
+    for statistic in ("time", "2xx", "5xx", "total", "retry"):
+        assert re.fullmatch(kept, of_v1 + statistic)
+    of_all = of_v1.replace("|v1|", "||")
+    assert not re.fullmatch(kept, of_all + "time") and not re.fullmatch(kept, of_v1 + "200")
+    assert not re.fullmatch(kept, of_v1.replace(";.", ";.external.") + "time")
 
 
 @pytest.mark.parametrize(
@@ -426,7 +439,7 @@ def test_pod_template_is_laid_over_the_generated_one() -> None:
         "spec": {"nodeSelector": {"disk": "ssd"}, "terminationGracePeriodSeconds": 7},
     }
     template = pod(workload(versions={"v1": {"podTemplate": piece}}))
-    assert template["metadata"]["annotations"] == {names.SIDECAR: "1.31.0", "note": "x"}
+    assert template["metadata"]["annotations"].items() >= {names.SIDECAR: "1.31.0", "note": "x"}.items()
     assert template["metadata"]["labels"]["version"] == "v1"
     assert template["spec"]["nodeSelector"] == {"disk": "ssd"}
     assert template["spec"]["terminationGracePeriodSeconds"] == 7

@@ -1,0 +1,244 @@
+"""What the sidecars' Envoys say of themselves, by their admin interface.
+
+`pilot-agent request` reaches it in every image of Istio's proxy, the distroless one included.
+https://www.envoyproxy.io/docs/envoy/latest/operations/admin
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+from urllib.parse import urlencode
+
+from mesh.kubectl import Kubectl
+
+CONTAINER = "istio-proxy"
+
+Answer = TypeVar("Answer")
+
+# pilot-agent writes its own log to stdout, before the answer.
+_LOG = re.compile(r"(\d{4}-\d\d-\d\dT\S+\t\w+\t.*\n)+")
+# The same again for a part of the requests (`….external.upstream_rq_2xx`) is left out.
+_STATISTIC = re.compile(
+    r"cluster\.(outbound\|\d+\|[^|]*\|[^;]+?);?(?<!\.external)(?<!\.internal)(?<!\.canary)(?<!\.retry)\.(upstream_\w+)"
+)
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """One of Envoy's clusters, by Istio's name for it: `outbound|9999|v1|bill-service.istio-demo.svc.cluster.local`."""
+
+    direction: str
+    port: int
+    subset: str
+    host: str
+
+    @classmethod
+    def parse(cls, name: str) -> Cluster | None:
+        """None for a name of another form, such as `xds-grpc`."""
+        parts = name.split("|")
+        return cls(parts[0], int(parts[1]), parts[2], parts[3]) if len(parts) == 4 and parts[1].isdecimal() else None
+
+    def leads_to(self, service: str, namespace: str) -> bool:
+        return self.direction == "outbound" and self.host.startswith(f"{service}.{namespace}.svc.")
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """One address behind a cluster, and the attempts that this proxy made there since it knows the address."""
+
+    cluster: Cluster
+    address: str
+    healthy: bool
+    succeeded: int
+    """Answers below 500."""
+    failed: int
+    """Answers from 500 on, resets, and connections that could not be made."""
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """What one proxy, or several, sent to one subset; counts only go up while a proxy lives."""
+
+    succeeded: int = 0
+    """Answers below 500."""
+    failed: int = 0
+    """What the callers saw fail: answers from 500 on, resets, timeouts, nobody to ask."""
+    retried: int = 0
+    """Failures that no caller saw, because the proxy tried again: two times by default.
+    https://istio.io/latest/docs/concepts/traffic-management/#retries"""
+    slower: Mapping[float, int] = field(default_factory=dict)
+    """Milliseconds → how many answers took longer; {} where the proxy does not keep it (`names.SUBSET_STATISTICS`)."""
+
+    @property
+    def requests(self) -> int:
+        return self.succeeded + self.failed
+
+    def __add__(self, other: Traffic) -> Traffic:
+        return self._with(other, 1)
+
+    def __sub__(self, other: Traffic) -> Traffic:
+        return self._with(other, -1)
+
+    def _with(self, other: Traffic, sign: int) -> Traffic:
+        return Traffic(
+            self.succeeded + sign * other.succeeded,
+            self.failed + sign * other.failed,
+            self.retried + sign * other.retried,
+            {
+                bound: self.slower.get(bound, 0) + sign * other.slower.get(bound, 0)
+                for bound in sorted({*self.slower, *other.slower})
+            },
+        )
+
+
+@dataclass(frozen=True)
+class Proxy:
+    """The sidecar of one pod."""
+
+    kubectl: Kubectl = field(repr=False)
+    namespace: str
+    pod: str
+    labels: Mapping[str, str] = field(default_factory=dict, hash=False, compare=False, repr=False)
+
+    def read(self, path: str, **query: str) -> str:
+        """GET of `path`, such as `stats`. Raises `KubectlError`."""
+        target = f"{path}?{urlencode(query)}" if query else path
+        run = ["exec", self.pod, f"--namespace={self.namespace}", f"--container={CONTAINER}", "--"]
+        printed = self.kubectl.run(*run, "pilot-agent", "request", "GET", target, timeout=20)
+        return printed[log.end() :] if (log := _LOG.match(printed)) else printed
+
+    def json(self, path: str, **query: str) -> Any:
+        return json.loads(self.read(path, **query) or "{}")
+
+    def config(self, resource: str, mask: str = "") -> list[dict[str, Any]]:
+        """The entries of a part of `/config_dump`, such as `dynamic_route_configs`, whole or only the fields `mask`."""
+        query = {"resource": resource, **({"mask": mask} if mask else {})}
+        entries: list[dict[str, Any]] = self.json("config_dump", **query).get("configs", [])
+        return entries
+
+    def splits(self, service: str, namespace: str, route: str) -> list[dict[str, int]]:
+        """Subset → weight for every port on which the route called `route` leads to `service`; weights of 0 are not
+        there. [] when this proxy knows no such route, and so is none of the service's clients."""
+        found = []
+        for entry in self.config("dynamic_route_configs", "route_config.virtual_hosts"):
+            for host in entry["route_config"].get("virtual_hosts", []):
+                for rule in host.get("routes", []):
+                    clusters = _weighted(rule.get("route", {})) if rule.get("name") == route else {}
+                    if clusters and all(cluster.leads_to(service, namespace) for cluster in clusters):
+                        found.append({cluster.subset: weight for cluster, weight in clusters.items()})
+        return found
+
+    def endpoints(self, service: str, namespace: str) -> list[Endpoint]:
+        """All endpoints of `service`, under each of its subsets and under '' for the service as a whole."""
+        return [
+            _endpoint(cluster, host)
+            for status in self.json("clusters", format="json").get("cluster_statuses", [])
+            if (cluster := Cluster.parse(status["name"])) and cluster.leads_to(service, namespace)
+            for host in status.get("host_statuses", [])
+        ]
+
+    def traffic(self, service: str, namespace: str) -> dict[str, Traffic]:
+        """Subset → what was sent there. A proxy that drops the statistics of its clusters, as Istio's do by default,
+        counts by endpoint alone: attempts instead of requests, nothing on time, and nothing from endpoints that went.
+        """
+        pattern = rf"^cluster\.outbound\|[0-9]+\|[^|]+\|{re.escape(service)}\.{re.escape(namespace)}\.svc\."
+        answer = self.json("stats", format="json", histogram_buckets="cumulative", filter=pattern)
+        kept = _traffic(answer.get("stats", []), service, namespace)
+        return kept or _traffic_by_endpoint(self.endpoints(service, namespace))
+
+
+def proxies(kubectl: Kubectl, namespace: str) -> list[Proxy]:
+    """The running sidecars of a namespace, by the names of their pods."""
+    return [
+        Proxy(kubectl, namespace, pod["metadata"]["name"], pod["metadata"].get("labels", {}))
+        for pod in kubectl.items("pods", f"--namespace={namespace}")
+        if "deletionTimestamp" not in pod["metadata"] and _has_running_proxy(pod)
+    ]
+
+
+def each(proxies: Sequence[Proxy], ask: Callable[[Proxy], Answer]) -> dict[Proxy, Answer]:
+    """What `ask` finds at each proxy, all of them at once."""
+    with ThreadPoolExecutor(max_workers=16) as pool:
+        return dict(zip(proxies, pool.map(ask, proxies), strict=True))
+
+
+def _has_running_proxy(pod: Mapping[str, Any]) -> bool:
+    """Where the cluster knows native sidecars, the proxy is one of the init containers."""
+    status = pod.get("status", {})
+    statuses = [*status.get("containerStatuses", []), *status.get("initContainerStatuses", [])]
+    return any(s["name"] == CONTAINER and s["ready"] and "running" in s["state"] for s in statuses)
+
+
+def _weighted(action: Mapping[str, Any]) -> dict[Cluster, int]:
+    weighted = action.get("weighted_clusters", {}).get("clusters", [])
+    named = [(entry["name"], entry.get("weight", 0)) for entry in weighted]
+    if "cluster" in action:
+        named.append((action["cluster"], 100))
+    parsed = [(Cluster.parse(name), weight) for name, weight in named]
+    return {cluster: weight for cluster, weight in parsed if cluster is not None}
+
+
+def _endpoint(cluster: Cluster, host: Mapping[str, Any]) -> Endpoint:
+    address = host.get("address", {}).get("socket_address", {})
+    counts = {stat["name"]: int(stat.get("value", 0)) for stat in host.get("stats", [])}
+    health = host.get("health_status", {})
+    return Endpoint(
+        cluster,
+        f"{address.get('address', '')}:{address.get('port_value', '')}",
+        # Whatever else stands in there is a reason not to send requests to this address.
+        health.get("eds_health_status", "HEALTHY") == "HEALTHY" and len(health) <= 1,
+        counts.get("rq_success", 0),
+        counts.get("rq_error", 0),
+    )
+
+
+def _traffic(stats: Iterable[Mapping[str, Any]], service: str, namespace: str) -> dict[str, Traffic]:
+    found: defaultdict[str, Traffic] = defaultdict(Traffic)
+    for name, cluster, value in _statistics(stats):
+        if not cluster.leads_to(service, namespace):
+            continue
+        match name:
+            case "upstream_rq_total":  # the only one that is there before the first request
+                found[cluster.subset] += Traffic()
+            case "upstream_rq_2xx" | "upstream_rq_3xx" | "upstream_rq_4xx":
+                found[cluster.subset] += Traffic(succeeded=value)
+            case "upstream_rq_5xx":
+                found[cluster.subset] += Traffic(failed=value)
+            case "upstream_rq_retry":
+                found[cluster.subset] += Traffic(retried=value)
+            case "upstream_rq_time":
+                found[cluster.subset] += Traffic(slower=value)
+    return dict(found)
+
+
+def _statistics(stats: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, Cluster, Any]]:
+    """(name, cluster, count), or for a histogram how many are above each of its bounds."""
+    for stat in stats:
+        if "histograms" in stat:
+            for histogram in stat["histograms"]:
+                if named := _named(histogram["name"]):
+                    buckets = histogram.get("buckets", [])
+                    total = max((bucket["cumulative"] for bucket in buckets), default=0)
+                    yield *named, {b["upper_bound"]: total - b["cumulative"] for b in buckets}
+        elif "name" in stat and (named := _named(stat["name"])):
+            yield *named, stat["value"]
+
+
+def _named(statistic: str) -> tuple[str, Cluster] | None:
+    found = _STATISTIC.fullmatch(statistic)
+    cluster = Cluster.parse(found[1]) if found else None
+    return (found[2], cluster) if found and cluster else None
+
+
+def _traffic_by_endpoint(endpoints: Iterable[Endpoint]) -> dict[str, Traffic]:
+    found: defaultdict[str, Traffic] = defaultdict(Traffic)
+    for endpoint in endpoints:
+        if endpoint.cluster.subset:
+            found[endpoint.cluster.subset] += Traffic(endpoint.succeeded, endpoint.failed)
+    return dict(found)

@@ -5,12 +5,14 @@ from config.mesh import Cluster, Mesh
 from config.model import StackConfig
 from config.nodes import Nodes
 from config.problems import Problem
-from config.routing import Rule
+from config.routing import Egress, Gate, Rule, Shift
 from config.services import Namespace, Port, Service, Workload
 
 __all__ = [
     "Cluster",
     "ConfigError",
+    "Egress",
+    "Gate",
     "Mesh",
     "Namespace",
     "Nodes",
@@ -18,6 +20,7 @@ __all__ = [
     "Problem",
     "Rule",
     "Service",
+    "Shift",
     "StackConfig",
     "Workload",
     "load",

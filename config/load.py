@@ -166,16 +166,20 @@ def _steps(annotation: Any, loc: Sequence[str]) -> Iterator[tuple[Any, str]]:
             field = _aliases(annotation).get(part)
             if field is None:
                 return
-            annotation, description = field.annotation, field.description or ""
+            annotation = field.annotation
+            description = field.description or annotated_description(annotation)
         elif get_origin(annotation) is not None and len(get_args(annotation)) >= 1:
-            annotation = get_args(annotation)[-1]
+            arguments = get_args(annotation)
+            annotation = arguments[0] if get_origin(annotation) is tuple else arguments[-1]
             description = annotated_description(annotation)
         annotation = bare(annotation)
         yield annotation, description
 
 
 def annotated_description(annotation: Any) -> str:
-    """The description inside an `Annotated`, or ''."""
+    """The description inside an `Annotated`, also in one that may be `None`, or ''."""
+    if get_origin(annotation) in (Union, types.UnionType):
+        return "".join(annotated_description(argument) for argument in get_args(annotation))
     return next((m.description for m in getattr(annotation, "__metadata__", ()) if getattr(m, "description", "")), "")
 
 

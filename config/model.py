@@ -12,9 +12,9 @@ from pydantic import Field
 
 from config.mesh import Cluster, Mesh
 from config.nodes import Nodes
-from config.routing import Rule
+from config.routing import Egress, Rule
 from config.services import Namespace, Service
-from config.types import Model, ServiceName
+from config.types import Host, Model, ServiceName
 
 
 class StackConfig(Model):
@@ -27,6 +27,9 @@ class StackConfig(Model):
     namespace: Namespace = Namespace()
     services: Mapping[ServiceName, Service] = Field(min_length=1, description="at least one service, by name")
     routing: Mapping[str, Rule] = Field(default_factory=dict, description="rules by service")
+    egress: Mapping[Host, Egress] = Field(
+        default_factory=dict, description="hosts outside the mesh by name, such as api.example.com"
+    )
 
     def selector(self, service: str) -> dict[str, str]:
         return dict(self.services[service].selector) or {"app": service}

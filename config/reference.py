@@ -22,7 +22,7 @@ All keys are in the namespace `istio-governance:` of a stack file. `defaults.yam
 what all stacks share: a stack file is laid over it, maps are merged, anything else replaces, `null` removes.
 Unknown keys are errors. A `secure:` value may only be a top-level key.
 
-`<name>` stands for a name of your own.
+`<name>` stands for a name of your own, `[]` for each item of a list.
 
 | key | default | allowed |
 |---|---|---|
@@ -38,7 +38,9 @@ def _rows(model: type[BaseModel], path: str) -> Iterator[tuple[str, str, str]]:
         key = path + (field.alias or name)
         annotation, inner_path = bare(field.annotation), f"{key}."
         inner = annotation
-        if get_origin(annotation) is not None and len(get_args(annotation)) == 2:
+        if get_origin(annotation) is tuple:
+            inner, inner_path = bare(get_args(annotation)[0]), f"{key}[]."
+        elif get_origin(annotation) is not None and len(get_args(annotation)) == 2:
             inner, inner_path = bare(get_args(annotation)[1]), f"{key}.<name>."
         if inner is Workload and name == "versions":
             yield f"{inner_path}…", "inherited", "at least one version; each key of `template`, for this version alone"

@@ -24,9 +24,27 @@ class Port(Model):
     target_port: PortNumber | None = Field(None, description="a whole number from 1 to 65535; unset: as port")
     app_protocol: str | None = Field(None, description="a protocol that Istio knows: http, http2, grpc, tcp, …")
 
+    def traffic(self, name: str) -> Literal["http", "tcp", ""]:
+        """What Istio routes at this port when it is called `name`."""
+        return traffic(name, self.port, self.app_protocol)
+
     @property
     def target(self) -> int:
         return self.port if self.target_port is None else self.target_port
+
+
+def traffic(port_name: str, port: int, app_protocol: str | None) -> Literal["http", "tcp", ""]:
+    """What Istio routes at a port: `http`, also where it has to look at each connection first; `tcp`; '' for nothing.
+
+    https://istio.io/latest/docs/ops/configuration/traffic-management/protocol-selection/
+    """
+    protocol = (app_protocol or port_name).lower().removeprefix("kubernetes.io/").split("-")[0]
+    if protocol in ("https", "tls", "wss", "udp"):
+        return ""
+    if protocol in ("tcp", "mongo", "mysql", "redis"):
+        return "tcp"
+    never_looked_at = (25, 53, 3306, 27017)
+    return "tcp" if port in never_looked_at and protocol not in ("http", "http2", "grpc", "ws", "h2c") else "http"
 
 
 class Workload(Model):

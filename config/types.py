@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
+
+
+def seconds(duration: str) -> float:
+    """How long a `Duration` or `Milliseconds` is: `1m30s` → 90.0."""
+    units = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+    return sum(int(number) * units[unit] for number, unit in re.findall(r"([0-9]+)(ms|h|m|s)", duration))
+
+
+def _more_than_none(duration: str) -> str:
+    if not seconds(duration):
+        raise ValueError("it has to be longer than nothing")
+    return duration
+
 
 DNS_LABEL = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
 SERVICE_NAME = r"^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$"
@@ -27,18 +41,52 @@ ServiceName = Annotated[
 ]
 PortNumber = Annotated[int, Field(ge=1, le=65535, description="a whole number from 1 to 65535")]
 Weight = Annotated[int, Field(ge=0, le=100, description="a whole number from 0 to 100")]
+Percentage = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False, description="percent from 0 to 100")]
+Count = Annotated[int, Field(ge=1, description="a whole number, 1 or more")]
 Replicas = Annotated[int, Field(ge=0, description="a whole number, 0 or more")]
 Seconds = Annotated[int, Field(ge=0, le=3600, description="a whole number of seconds from 0 to 3600")]
 Duration = Annotated[
     str,
     Field(min_length=1, pattern=r"^([0-9]+h)?([0-9]+m)?([0-9]+s)?$", description="a duration such as 90s, 5m or 1h"),
 ]
+_MILLISECONDS = Field(
+    min_length=2,
+    pattern=r"^([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?$",
+    description="a duration such as 250ms, 5s or 1m",
+)
+MillisecondsOrNone = Annotated[str, _MILLISECONDS]
+Milliseconds = Annotated[str, _MILLISECONDS, AfterValidator(_more_than_none)]
 PortName = Annotated[
     str,
     Field(
         pattern=r"^[a-z]([-a-z0-9]{0,13}[a-z0-9])?$",
         description="a port name (RFC 6335): at most 15 of a-z, 0-9 and '-', first a letter, last no '-'",
     ),
+]
+Host = Annotated[
+    str,
+    Field(
+        pattern=r"^([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\.)+[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$",
+        max_length=253,
+        description="a full DNS name (RFC 1123) in small letters, such as bills.example.com",
+    ),
+]
+NamespacedName = Annotated[
+    str,
+    Field(
+        pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?/[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$",
+        description="<namespace>/<name>",
+    ),
+]
+HeaderName = Annotated[
+    str,
+    Field(
+        pattern=r"^[a-z0-9!#$%&'*+.^_`|~-]+$",
+        description="a token (RFC 9110) in small letters, such as x-user",
+    ),
+]
+CookieName = Annotated[
+    str, Field(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$", description="a token (RFC 9110) such as user")
 ]
 LabelValue = Annotated[
     str,

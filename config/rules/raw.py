@@ -21,6 +21,13 @@ def each_service(raw: Raw) -> Iterator[tuple[str, Raw, Raw]]:
         yield name, map_at(service), map_at(service, "versions")
 
 
+def each_of(raw: object) -> Iterator[tuple[int, Raw]]:
+    """The maps in a list, by index."""
+    for index, item in enumerate(raw) if isinstance(raw, list | tuple) else ():
+        if isinstance(item, Mapping):
+            yield index, item
+
+
 def is_whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 

@@ -39,6 +39,24 @@ def weights(**by_version: Any) -> dict[str, Any]:
     return {"routing": {"bill-service": {"weights": by_version}}}
 
 
+def rule(**fields: Any) -> dict[str, Any]:
+    return {"routing": {"bill-service": fields}}
+
+
+def match(**fields: Any) -> dict[str, Any]:
+    return rule(match=[{"name": "testers", "headers": {"x-user": {"exact": "jason"}}, **fields}])
+
+
+def tcp(**fields: Any) -> dict[str, Any]:
+    return {**http(appProtocol="tcp"), **rule(**fields)}
+
+
+def outside(**fields: Any) -> dict[str, Any]:
+    return {"mesh": {"profile": "demo"}, "egress": {"api.example.com": fields}}
+
+
+RULE = "routing.bill-service"
+MATCH = "routing.bill-service.match.0"
 WEIGHTS = "routing.bill-service.weights"
 BILL = "services.bill-service"
 LONG = "a" * 64
@@ -68,6 +86,90 @@ BAD: Sequence[tuple[Mapping[str, Any], str, str]] = [
     ),
     (bill(versions={"v2": {"replicas": 0}}), f"{WEIGHTS}.v2", "this version has no replicas"),
     (bill(template={"replicas": 0}), f"{WEIGHTS}.v1", "this version has no replicas"),
+    (weights(v1=70, old=30, v2=0), f"{WEIGHTS}.old", "give its 30 % to others in the same change"),
+    # Routes.
+    (match(name=None), f"{MATCH}.name", "allowed: a DNS label"),
+    (match(name="route"), f"{MATCH}.name", "not 'route'"),
+    (
+        rule(match=[{"name": "a", "uri": {"exact": "/"}}, {"name": "a", "uri": {"exact": "/b"}}]),
+        f"{RULE}.match.1.name",
+        "no other match",
+    ),
+    (match(headers={}), MATCH, "at least one of headers, uri"),
+    (match(headers={"X-User": {}}), f"{MATCH}.headers.X-User", "in small letters"),
+    (match(headers={"x": {"exact": "a", "prefix": "a"}}), f"{MATCH}.headers.x", "one of exact, prefix and regex"),
+    (match(uri={}), f"{MATCH}.uri", "one of exact, prefix and regex"),
+    (match(uri={"regex": "("}), f"{MATCH}.uri.regex", "missing )"),
+    (match(uri={"regex": "(?!a)b"}), f"{MATCH}.uri.regex", "RE2 has no look-around"),
+    (match(query={"a": {"prefix": "b"}}), f"{MATCH}.query.a.prefix", "a known key: exact, regex"),
+    (match(sourceLabels={"app": "a b"}), f"{MATCH}.sourceLabels.app", "a label's value"),
+    (match(weights={"v3": 100}), f"{MATCH}.weights.v3", "a version of bill-service"),
+    (match(weights={"v1": 1}), f"{MATCH}.weights", "--plaintext 'routing.bill-service.match[0].weights.v1=…'"),
+    (merged(match(weights={"v2": 100}), bill(versions={"v2": {"replicas": 0}})), f"{MATCH}.weights.v2", "no replicas"),
+    (match(wieghts={}), f"{MATCH}.wieghts", "did you mean 'weights'?"),
+    (rule(timeout="3"), f"{RULE}.timeout", "a duration such as 250ms"),
+    (rule(retries={}), f"{RULE}.retries.attempts", "add 'attempts'"),
+    (rule(retries={"attempts": 0, "retryOn": ["5xx"]}), f"{RULE}.retries", "attempts: 0 alone"),
+    (rule(retries={"attempts": 1, "retryOn": ["6xx"]}), f"{RULE}.retries.retryOn.0", "one of Envoy's conditions"),
+    (rule(retries={"attempts": 1, "perTryTimeout": "0s"}), f"{RULE}.retries.perTryTimeout", "a duration such as"),
+    (
+        rule(faults={"abort": {"percentage": 101, "httpStatus": 503}}),
+        f"{RULE}.faults.abort.percentage",
+        "from 0 to 100",
+    ),
+    (rule(faults={"abort": {"httpStatus": 600}}), f"{RULE}.faults.abort.httpStatus", "from 200 to 599"),
+    (rule(faults={"delay": {}}), f"{RULE}.faults.delay.fixedDelay", "add 'fixedDelay'"),
+    (rule(mirror={"version": "v3"}), f"{RULE}.mirror.version", "a version of bill-service"),
+    (
+        merged(rule(mirror={"version": "v2"}), bill(versions={"v2": {"replicas": 0}})),
+        f"{RULE}.mirror.version",
+        "replicas",
+    ),
+    (rule(mtls="strict"), f"{RULE}.mtls", "STRICT (mutual TLS only)"),
+    (rule(outlierDetection={"interval": "5"}), f"{RULE}.outlierDetection.interval", "a duration such as"),
+    (rule(connectionPool={"tcp": {"maxConnections": 0}}), f"{RULE}.connectionPool.tcp.maxConnections", "1 or more"),
+    (rule(sticky={"header": "x-user"}), WEIGHTS, "one version with 100 where the service is sticky"),
+    (rule(sticky={"header": "x-user"}), WEIGHTS, "by a match on their cookie"),
+    (rule(sticky={}), f"{RULE}.sticky", "either header or cookie"),
+    (rule(sticky={"cookie": {"name": "a b"}}), f"{RULE}.sticky.cookie.name", "a token (RFC 9110)"),
+    (rule(shift={"steps": [50, 10, 100]}), f"{RULE}.shift.steps", "rising whole numbers, the last 100"),
+    (rule(shift={"steps": [10, 50]}), f"{RULE}.shift.steps", "rising whole numbers, the last 100"),
+    (rule(shift={"steps": [0, 100]}), f"{RULE}.shift.steps.0", "a whole number from 1 to 100"),
+    (rule(shift={"gate": {"succesRate": 99}}), f"{RULE}.shift.gate.succesRate", "did you mean 'successRate'?"),
+    (rule(shift={"gate": {"confidence": 100}}), f"{RULE}.shift.gate.confidence", "percent from 50 to below 100"),
+    # Ports that carry no HTTP.
+    (http(appProtocol="tls"), f"{BILL}.ports.http", "set services.bill-service.ports.http.appProtocol to tcp"),
+    (tcp(timeout="3s"), f"{RULE}.timeout", "the service has TCP ports only"),
+    ({**http(appProtocol="tcp"), **match()}, f"{RULE}.match", "the service has TCP ports only"),
+    # In and out of the mesh.
+    (rule(expose={"hosts": []}), f"{RULE}.expose.hosts", "at least one name"),
+    (rule(expose={"hosts": ["*"]}), f"{RULE}.expose.hosts.0", "a full DNS name"),
+    (rule(expose={"hosts": ["a.io"], "gateway": "gw"}), f"{RULE}.expose.gateway", "<namespace>/<name>"),
+    (
+        rule(expose={"hosts": ["a.io"], "gateway": "a/b", "tlsSecret": "s"}),
+        f"{RULE}.expose.tlsSecret",
+        "nothing beside gateway",
+    ),
+    (rule(expose={"hosts": ["a.io"], "port": "web"}), f"{RULE}.expose.port", "the name of an HTTP port"),
+    (
+        {**bill(ports={"web": {"port": 80}}), **rule(expose={"hosts": ["a.io"]})},
+        f"{RULE}.expose.port",
+        "one of the service's HTTP ports: http, web",
+    ),
+    (
+        {"mesh": {"profile": "minimal"}, **rule(expose={"hosts": ["a.io"]})},
+        f"{RULE}.expose",
+        "set mesh.ingress to true",
+    ),
+    (
+        {**outside(), **rule(expose={"hosts": ["api.example.com"]})},
+        "egress.api.example.com",
+        "no service is exposed under",
+    ),
+    ({"egress": {"api.example.com": {}}}, "egress.api.example.com", "set mesh.egress to true"),
+    (outside(addresses=["localhost"]), "egress.api.example.com.addresses", "IP addresses"),
+    (outside(protocol="https"), "egress.api.example.com.protocol", "HTTP, or TLS"),
+    ({"mesh": {"profile": "demo"}, "egress": {"API": {}}}, "egress.API", "a full DNS name"),
     # Names.
     ({"services": {"Bill": {"versions": {"v1": {"image": "x"}}}}}, "services.Bill", "a DNS label (RFC 1123)"),
     ({"services": {"1bill": {"versions": {"v1": {"image": "x"}}}}}, "services.1bill", "starts with a letter"),

@@ -28,13 +28,15 @@ if config.mesh.mode == "managed":
     istio = Istio("mesh", IstioArgs(config.mesh), after(leftovers))
 
 workload_namespace = WorkloadNamespace(
-    "workloads", WorkloadNamespaceArgs(config.namespace, config.mesh), after(*(istio.injection if istio else []))
+    "workloads",
+    WorkloadNamespaceArgs(config.namespace, config.mesh, config.follows_one_revision),
+    after(*(istio.injection if istio else [])),
 )
 namespace = workload_namespace.namespace
 
 workloads = {
     name: Workload(
-        name, WorkloadArgs(service, config.selector(name), namespace, config.mesh), after(workload_namespace)
+        name, WorkloadArgs(service, config.selector(name), namespace, config.mesh_of(name)), after(workload_namespace)
     )
     for name, service in config.services.items()
 }
@@ -45,7 +47,7 @@ routings = [
 if istio and config.mesh.purge:
     PurgeGuard("guard", PurgeArgs(config.cluster, config.mesh), after(istio, *workloads.values(), *routings))
 
-pulumi.export("meshVersion", config.mesh.version if config.mesh.mode == "managed" else config.mesh.mode)
+pulumi.export("meshVersion", config.mesh.current.version if config.mesh.mode == "managed" else config.mesh.mode)
 pulumi.export("namespace", namespace)
 pulumi.export("weights", config.weights)
 pulumi.export("urls", {name: workload.url for name, workload in workloads.items() if config.services[name].ports})

@@ -15,6 +15,9 @@ https://www.envoyproxy.io/docs/envoy/latest/configuration/upstream/cluster_manag
 https://istio.io/latest/docs/ops/configuration/telemetry/envoy-stats/
 """
 
+REVISION = "istio.io/rev"
+"""Istio's label for the control plane of a namespace or a pod; a namespace's counts more than that of its pods."""
+
 ROUTING_API = "networking.istio.io/v1beta1"
 """Served by every supported Istio; a change would be a new URN, and Pulumi would delete the live rule with the old."""
 
@@ -27,6 +30,16 @@ RELEASES = {
     "egress": "istio-egressgateway",
 }
 """The Helm releases of a mesh by the key of their values."""
+
+
+def istiod(revision: str) -> str:
+    """The Helm release of a control plane; '' is the revision without a name."""
+    return f"{RELEASES['istiod']}-{revision}" if revision else RELEASES["istiod"]
+
+
+def is_release(name: str) -> bool:
+    """Whether a Helm release is one of a mesh of ours, of any revision."""
+    return name in RELEASES.values() or name.startswith(f"{RELEASES['istiod']}-")
 
 
 def workload(service: str, version: str) -> str:

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pulumi
 
 from components.kubernetes import HelmRelease, KubernetesObject
 from config import Mesh
+from config.mesh import ChartKey
 from istio.charts import BASE, CNI, EGRESS, INGRESS, ISTIOD, Chart, charts
+
+# What has to be there, and of the right version, first. The CNI node agent works with a control plane of its own minor
+# version or of the next, and not with an older one.
+_NEEDS: Mapping[ChartKey, tuple[ChartKey, ...]] = {
+    BASE: (),
+    ISTIOD: (BASE,),
+    CNI: (ISTIOD,),
+    INGRESS: (ISTIOD,),
+    EGRESS: (ISTIOD,),
+}
 
 
 @dataclass(frozen=True)
@@ -19,7 +31,7 @@ class IstioArgs:
 
 
 class Istio(pulumi.ComponentResource):
-    """base → istiod ‖ CNI → gateways.
+    """base → istiod, one for each revision → CNI ‖ gateways, on install as on upgrade.
 
     `injection` is what has to be there before a pod can start with a sidecar; the gateways are not.
 
@@ -31,23 +43,17 @@ class Istio(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: IstioArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("istio-governance:istio:Istio", name, None, opts)
-        mesh, releases = args.mesh, charts(args.mesh)
+        mesh = args.mesh
         namespace = KubernetesObject("Namespace", mesh.namespace, opts=pulumi.ResourceOptions(parent=self))
-        # base has no pods: to wait for it is to wait for Helm's two-second poll.
-        base = self._release(releases[BASE], mesh.namespace, after=[namespace], skip_await=True)
-        istiod = self._release(releases[ISTIOD], mesh.namespace, after=[base])
-        self.injection = [istiod]
-        if CNI in releases:
-            self.injection.append(self._release(releases[CNI], mesh.namespace, after=[base]))
-        for gateway in (INGRESS, EGRESS):
-            if gateway in releases:
-                self._release(releases[gateway], mesh.namespace, after=[istiod])
-        self.version = pulumi.Output.from_input(mesh.version)
+        releases: dict[ChartKey, list[pulumi.Resource]] = {}
+        for chart in charts(mesh):
+            after = [namespace, *(release for key in _NEEDS[chart.key] for release in releases[key])]
+            releases.setdefault(chart.key, []).append(self._release(chart, mesh.namespace, after))
+        self.injection = [*releases[ISTIOD], *releases.get(CNI, [])]
+        self.version = pulumi.Output.from_input(mesh.current.version)
         self.register_outputs({"version": self.version})
 
-    def _release(
-        self, chart: Chart, namespace: str, after: list[pulumi.Resource], skip_await: bool = False
-    ) -> HelmRelease:
+    def _release(self, chart: Chart, namespace: str, after: list[pulumi.Resource]) -> HelmRelease:
         return HelmRelease(
             chart.release,
             chart=chart.chart,
@@ -55,6 +61,7 @@ class Istio(pulumi.ComponentResource):
             version=chart.version,
             namespace=namespace,
             values=chart.values,
-            skip_await=skip_await,
+            # base has no pods: to wait for it is to wait for Helm's two-second poll.
+            skip_await=chart.key == BASE,
             opts=pulumi.ResourceOptions(parent=self, depends_on=after),
         )

@@ -6,17 +6,20 @@ from dataclasses import dataclass
 
 import pulumi
 
+import names
 from components.kubernetes import KubernetesObject
 from config import Mesh
 from config import Namespace as NamespaceConfig
+from config.mesh import DEFAULT_REVISION
 
 
 @dataclass(frozen=True)
 class WorkloadNamespaceArgs:
-    """`mesh` says whether and by which revision sidecars are injected."""
+    """`mesh` says whether and by which revision sidecars are injected; without `injects` the pods alone say which."""
 
     namespace: NamespaceConfig
     mesh: Mesh
+    injects: bool = True
 
 
 class WorkloadNamespace(pulumi.ComponentResource):
@@ -29,11 +32,12 @@ class WorkloadNamespace(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: WorkloadNamespaceArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("istio-governance:namespace:WorkloadNamespace", name, None, opts)
-        child, labels = pulumi.ResourceOptions(parent=self), injection_labels(args.mesh)
+        child = pulumi.ResourceOptions(parent=self)
+        labels = injection_labels(args.mesh) if args.injects else {}
         target = args.namespace.name
         if args.namespace.create:
             KubernetesObject("Namespace", target, labels=labels, opts=child)
-        elif labels:
+        elif args.mesh.on:
             KubernetesObject("NamespacePatch", target, labels=labels, opts=child)
         self.namespace = pulumi.Output.from_input(target)
         self.register_outputs({"namespace": self.namespace})
@@ -43,4 +47,6 @@ def injection_labels(mesh: Mesh) -> dict[str, str]:
     """`istio-injection` for the default revision, `istio.io/rev` for any other; both together would not work."""
     if not mesh.on:
         return {}
-    return {"istio.io/rev": mesh.revision} if mesh.revision else {"istio-injection": "enabled"}
+    if mesh.default_revision == DEFAULT_REVISION:
+        return {"istio-injection": "enabled"}
+    return {names.REVISION: mesh.revision}

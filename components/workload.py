@@ -13,11 +13,12 @@ from components.kubernetes import KubernetesObject
 from config import Mesh, merged
 from config import Service as ServiceConfig
 from config import Workload as VersionConfig
+from istio.charts import sidecar
 
 
 @dataclass(frozen=True)
 class WorkloadArgs:
-    """`selector` selects the pods of all versions of `service`; `mesh` says which sidecar they get."""
+    """`selector` selects the pods of all versions of `service`; `mesh` has the control plane of these pods alone."""
 
     service: ServiceConfig
     selector: Mapping[str, str]
@@ -87,7 +88,7 @@ class Workload(pulumi.ComponentResource):
         selector = {**self._args.selector, "version": service.version_label(version)}
         template: Mapping[str, Any] = {
             "metadata": {
-                "labels": {"app": self._name, **workload.labels, **selector},
+                "labels": {"app": self._name, **_revision_label(self._args.mesh), **workload.labels, **selector},
                 "annotations": _sidecar_annotations(self._args.mesh),
             },
             "spec": {
@@ -123,12 +124,17 @@ def _url(name: str, args: WorkloadArgs) -> pulumi.Output[str]:
     return pulumi.Output.concat("http://", name, ".", args.namespace, ":", str(port))
 
 
+def _revision_label(mesh: Mesh) -> dict[str, str]:
+    """Always there: it counts as soon as the namespace's label goes, because services differ in it."""
+    return {names.REVISION: mesh.default_revision} if mesh.on else {}
+
+
 def _sidecar_annotations(mesh: Mesh) -> dict[str, str]:
     """`names.SIDECAR` makes the pods roll when it changes, and only a new pod gets another sidecar."""
     if not mesh.on:
         return {}
     return {
-        names.SIDECAR: mesh.version if mesh.mode == "managed" else mesh.revision or "default",
+        names.SIDECAR: sidecar(mesh),
         # Istio drops every statistic of the requests that a sidecar sends. Those by subset are few, and tell versions
         # apart: without them nobody knows how long the requests to each of them took.
         "sidecar.istio.io/statsInclusionRegexps": names.SUBSET_STATISTICS,

@@ -7,8 +7,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from config.types import DnsLabel, Model, Strings
-from config.versions import NEWEST_MINOR, OLDEST_MINOR
+from config.types import DnsLabel, Model, RevisionName, Strings
+from config.versions import NEWEST_MINOR, OLDEST_MINOR, order
+
+DEFAULT_REVISION = "default"
+"""Istio's own name for the control plane that was installed without one."""
 
 ChartKey = Literal["base", "cni", "istiod", "ingress", "egress"]
 
@@ -23,6 +26,15 @@ class Cluster(Model):
 
     context: str = Field("", description="the name of a context in the kubeconfig")
     kubeconfig: str = Field("", description="the path of a kubeconfig; '' is $KUBECONFIG or ~/.kube/config")
+
+
+class Revision(Model):
+    """One control plane beside others. https://istio.io/latest/docs/setup/upgrade/canary/"""
+
+    version: str = Field(
+        pattern=r"^[0-9]{1,4}\.[0-9]{1,4}\.[0-9]{1,4}(-[0-9A-Za-z.-]+)?$",
+        description=f'a quoted Istio version from {OLDEST_MINOR} to {NEWEST_MINOR}, such as "{NEWEST_MINOR}.0"',
+    )
 
 
 class Mesh(Model):
@@ -42,7 +54,14 @@ class Mesh(Model):
     purge: bool = Field(False, description="true or false: destroy also removes Istio's CRDs")
     namespace: DnsLabel = "istio-system"
     revision: str = Field(
-        "", description="the revision of an existing Istio that injects the sidecars; '' is the default one"
+        "",
+        description="the revision that injects the sidecars: one of mesh.revisions, or one of an existing Istio, '' "
+        "being its default one",
+    )
+    revisions: Mapping[RevisionName, Revision] = Field(
+        default_factory=dict,
+        description="control planes beside each other, by name, in the place of mesh.version; 'default' is the one "
+        "that mesh.version would be",
     )
     platform: str = Field("", description="a platform that the charts know, such as openshift, gke or k3s")
     ingress: bool | None = Field(None, description="true, false or unset (as the profile says)")
@@ -59,6 +78,37 @@ class Mesh(Model):
     @property
     def on(self) -> bool:
         return self.mode != "off"
+
+    @property
+    def default_revision(self) -> str:
+        return self.revision or DEFAULT_REVISION
+
+    @property
+    def control_planes(self) -> dict[str, Mesh]:
+        """Revision → this mesh as if it had that control plane alone, for a managed one."""
+        if not self.revisions:
+            return {self.default_revision: self}
+        return {
+            name: self.with_revision(name).model_copy(update={"version": revision.version, "revisions": {}})
+            for name, revision in self.revisions.items()
+        }
+
+    @property
+    def current(self) -> Mesh:
+        """This mesh as if it had the default one of its control planes alone."""
+        return self.control_planes[self.default_revision]
+
+    @property
+    def oldest(self) -> Mesh:
+        return min(self.control_planes.values(), key=lambda plane: order(plane.version))
+
+    @property
+    def newest(self) -> Mesh:
+        return max(self.control_planes.values(), key=lambda plane: order(plane.version))
+
+    def with_revision(self, name: str) -> Mesh:
+        """This mesh with another default revision."""
+        return self.model_copy(update={"revision": "" if name == DEFAULT_REVISION else name})
 
     @property
     def has_ingress(self) -> bool:

@@ -34,6 +34,17 @@ class StackConfig(Model):
     def selector(self, service: str) -> dict[str, str]:
         return dict(self.services[service].selector) or {"app": service}
 
+    def mesh_of(self, service: str) -> Mesh:
+        """The mesh as if it had the control plane of `service` alone."""
+        if self.mesh.mode != "managed":
+            return self.mesh.with_revision(self.services[service].revision or self.mesh.revision)
+        return self.mesh.control_planes[self.services[service].revision or self.mesh.default_revision]
+
+    @property
+    def follows_one_revision(self) -> bool:
+        """Whether all services have the default control plane."""
+        return all(s.revision in ("", self.mesh.default_revision) for s in self.services.values())
+
     @property
     def weights(self) -> dict[str, dict[str, int]]:
         """Service → version → weight for every version of every service with rules; {} without a mesh."""

@@ -97,6 +97,7 @@ class Service(Model):
     )
     labels: Labels = Field(default_factory=dict, description="labels for the objects themselves")
     ports: Mapping[PortName, Port] = Field(default_factory=dict, description="ports by name")
+    revision: str = Field("", description="one of mesh.revisions, in the place of mesh.revision")
     template: Workload = Workload()
     versions: Mapping[DnsLabel, Workload] = Field(min_length=1, description="at least one version, by name")
     timeout: Duration = Field("5m", description="how long the pods may take to get ready, such as 90s or 5m")

@@ -24,6 +24,7 @@ def _more_than_none(duration: str) -> str:
 
 DNS_LABEL = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
 SERVICE_NAME = r"^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$"
+REVISION_NAME = r"^[a-z0-9]([-a-z0-9]{0,44}[a-z0-9])?$"
 
 DnsLabel = Annotated[
     str,
@@ -37,6 +38,13 @@ ServiceName = Annotated[
     Field(
         pattern=SERVICE_NAME,
         description="a DNS label (RFC 1123) that starts with a letter, as Kubernetes asks of a Service's name",
+    ),
+]
+RevisionName = Annotated[
+    str,
+    Field(
+        pattern=REVISION_NAME,
+        description="a DNS label (RFC 1123) of at most 46 characters, as Helm allows a release istiod-<revision> 53",
     ),
 ]
 PortNumber = Annotated[int, Field(ge=1, le=65535, description="a whole number from 1 to 65535")]

@@ -10,6 +10,11 @@ def minor(version: str) -> tuple[int, int]:
     return int(major), int(minor)
 
 
+def order(version: str) -> tuple[int, ...]:
+    """A key to sort versions by: `1.31.0-rc.1` → (1, 31, 0)."""
+    return tuple(int(part) for part in version.partition("-")[0].split("."))
+
+
 def is_supported(version: str) -> bool:
     """Whether the values in `istio/charts.py` are known to fit the charts of this version.
 

@@ -5,15 +5,16 @@ https://istio.io/latest/docs/setup/install/helm/ and https://istio.io/latest/doc
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import names
 from config import Mesh, merged
-from config.mesh import ChartKey
+from config.mesh import DEFAULT_REVISION, ChartKey
 from config.versions import minor
+from istio.sidecar import fingerprint
 
 # From 1.31 on Istio publishes only here, and the older places (gcr.io, storage.googleapis.com) go away in December
 # 2026; the charts of older versions lie here too:
@@ -40,22 +41,46 @@ class Chart:
     values: Mapping[str, Any] = field(default_factory=dict)
 
 
-def charts(mesh: Mesh) -> dict[ChartKey, Chart]:
-    """The releases of this mesh by key, each with its complete values; the user's own are laid over ours."""
-    chosen: list[tuple[ChartKey, str, dict[str, Any]]] = [
-        (BASE, "base", _base(mesh)),
-        (ISTIOD, "istiod", _istiod(mesh)),
+def charts(mesh: Mesh) -> list[Chart]:
+    """The releases of this mesh, each with its complete values; the user's own are laid over ours.
+
+    Of several control planes each has its own istiod. The CRDs are those of the newest, as newer ones serve an older
+    istiod, too; the CNI node agent is that of the oldest, as it is compatible with a control plane of its own minor
+    version or of the next; the gateways are those of the default one.
+    https://istio.io/latest/docs/setup/upgrade/canary/
+    """
+    chosen: list[tuple[ChartKey, str, Mesh, Callable[[Mesh], dict[str, Any]]]] = [
+        (BASE, "base", mesh.newest, lambda newest: _base(newest, mesh.default_revision)),
+        *((ISTIOD, "istiod", plane, _istiod) for plane in mesh.control_planes.values()),
     ]
     if mesh.cni:
-        chosen.append((CNI, "cni", _cni(mesh)))
+        chosen.append((CNI, "cni", mesh.oldest, _cni))
     if mesh.has_ingress:
-        chosen.append((INGRESS, "gateway", _ingress(mesh)))
+        chosen.append((INGRESS, "gateway", mesh.current, _ingress))
     if mesh.has_egress:
-        chosen.append((EGRESS, "gateway", _egress(mesh)))
-    return {
-        key: Chart(key, names.RELEASES[key], *_place(mesh, chart), values=merged(values, mesh.values.get(key, {})))
-        for key, chart, values in chosen
-    }
+        chosen.append((EGRESS, "gateway", mesh.current, _egress))
+    return [
+        Chart(key, _release(key, plane), *_place(plane, chart), _with_own(plane, key, values(plane)))
+        for key, chart, plane, values in chosen
+    ]
+
+
+def sidecar(mesh: Mesh) -> str:
+    """What the sidecars of a mesh with one control plane are like: a text that changes when, and only when, they do.
+
+    Of somebody else's control plane no more is known than its revision.
+    """
+    if mesh.mode == "existing":
+        return mesh.default_revision
+    return fingerprint(mesh.version, _with_own(mesh, ISTIOD, _istiod(mesh)))
+
+
+def _with_own(mesh: Mesh, key: ChartKey, values: dict[str, Any]) -> dict[str, Any]:
+    return merged(values, mesh.values.get(key, {}))
+
+
+def _release(key: ChartKey, mesh: Mesh) -> str:
+    return names.istiod(mesh.revision) if key == ISTIOD else names.RELEASES[key]
 
 
 def _place(mesh: Mesh, chart: str) -> tuple[str, str | None, str | None]:
@@ -86,8 +111,11 @@ def _common(mesh: Mesh) -> dict[str, Any]:
     return values
 
 
-def _base(mesh: Mesh) -> dict[str, Any]:
-    return {"global": {"istioNamespace": mesh.namespace}}
+def _base(mesh: Mesh, default_revision: str) -> dict[str, Any]:
+    values: dict[str, Any] = {"global": {"istioNamespace": mesh.namespace}}
+    if default_revision != DEFAULT_REVISION:  # it checks the rules that name no revision
+        values["defaultRevision"] = default_revision
+    return values
 
 
 def _cni(mesh: Mesh) -> dict[str, Any]:
@@ -95,7 +123,8 @@ def _cni(mesh: Mesh) -> dict[str, Any]:
 
 
 def _istiod(mesh: Mesh) -> dict[str, Any]:
-    return {**_common(mesh), "pilot": {"cni": {"enabled": mesh.cni}}}
+    values = {**_common(mesh), "pilot": {"cni": {"enabled": mesh.cni}}}
+    return {**values, "revision": mesh.revision} if mesh.revision else values
 
 
 # The ports, resources and replicas of the gateways in the profiles of istioctl, which do not reach the gateway chart.
@@ -133,7 +162,11 @@ def _gateway(mesh: Mesh, ports: tuple[tuple[str, int, int], ...], service_type: 
         },
         # The pod's image is `auto`, which Kubernetes takes for :latest and would pull at every start.
         "imagePullPolicy": "IfNotPresent",
+        # The chart has no version in its pods: this makes them roll when istiod would inject another proxy.
+        "podAnnotations": {names.SIDECAR: sidecar(mesh)},
     }
+    if mesh.revision:
+        values["revision"] = mesh.revision
     if minor(mesh.version) >= (1, 31):
         values["readinessProbe"] = _READINESS
     if mesh.profile == "demo":

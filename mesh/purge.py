@@ -64,7 +64,7 @@ def _ours(item: Mapping[str, Any], owner: str, namespace: str) -> bool:
     annotations: Mapping[str, str] = item["metadata"].get("annotations", {})
     return annotations.get(names.OWNER) == owner or (
         annotations.get("meta.helm.sh/release-namespace") == namespace
-        and annotations.get("meta.helm.sh/release-name") in names.RELEASES.values()
+        and names.is_release(annotations.get("meta.helm.sh/release-name", ""))
     )
 
 

@@ -108,12 +108,24 @@ def selectors_differ(raw: Raw) -> Iterator[Problem]:
         taken.setdefault(key, name)
 
 
+def existing_pods_have_no_revision(raw: Raw) -> Iterator[Problem]:
+    for name, service, _ in each_service(raw):
+        if service.get("workload") == "existing" and service.get("revision"):
+            yield Problem(
+                f"services.{name}.revision",
+                service["revision"],
+                "none: somebody else owns these pods, and with them the label that names their control plane",
+                "take it out",
+            )
+
+
 RULES = (
     every_version_has_an_image,
     names_are_unique,
     version_labels_are_unique,
     daemon_sets_have_no_replicas,
     selectors_leave_the_version_alone,
+    existing_pods_have_no_revision,
     port_numbers_are_unique,
     selectors_differ,
 )

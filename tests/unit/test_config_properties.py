@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from config import ConfigError, StackConfig, load, merged
-from istio.charts import charts
+from istio.charts import charts, sidecar
 from mesh import preflight
 
 from .given import NO_DEFAULTS, VALID
@@ -219,13 +219,14 @@ def never_crashes(document: Any, defaults: pathlib.Path = NO_DEFAULTS) -> None:
         return
     for name, service in config.services.items():
         assert config.selector(name)
+        assert sidecar(config.mesh_of(name)) or not config.mesh.on
         for version in service.versions:
             assert service.version(version).image
             assert service.version_label(version)
     for weights in config.weights.values():
         assert sum(weights.values()) == 100
     if config.mesh.mode == "managed":
-        assert "istiod" in charts(config.mesh)
+        assert {"base", "istiod"} <= {chart.key for chart in charts(config.mesh)}
     assert preflight.declared(config)
 
 

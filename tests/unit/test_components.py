@@ -154,7 +154,7 @@ def test_releases_wait_for_what_they_need_and_for_nothing_else() -> None:
     assert waits == {
         "istio-base": base,
         "istiod": base | {"istio-base"},
-        "istio-cni": base | {"istio-base"},
+        "istio-cni": base | {"istio-base", "istiod"},
         "istio-ingressgateway": base | {"istio-base", "istiod"},
         "istio-egressgateway": base | {"istio-base", "istiod"},
     }
@@ -238,6 +238,61 @@ def test_image_pull_secrets_reach_every_pod_of_the_mesh() -> None:
         assert releases[name].inputs["values"]["imagePullSecrets"] == [{"name": "pull"}]
 
 
+REVISIONS = {
+    "version": None,
+    "revisions": {"stable": {"version": "1.30.2"}, "canary": {"version": "1.31.0"}},
+    "revision": "stable",
+}
+
+
+def test_each_revision_has_its_own_istiod_and_all_else_is_there_once() -> None:
+    recording = made(make_istio, mesh={"profile": "demo", **REVISIONS})
+    releases = {name: release.inputs["values"] for name, release in recording.named("Release").items()}
+    assert set(releases) == ALL_RELEASES - {"istiod"} | {"istiod-stable", "istiod-canary"}
+    assert {name: values.get("revision") for name, values in releases.items()} == {
+        "istio-base": None,
+        "istiod-stable": "stable",
+        "istiod-canary": "canary",
+        "istio-cni": None,
+        "istio-ingressgateway": "stable",
+        "istio-egressgateway": "stable",
+    }
+    assert releases["istio-base"]["defaultRevision"] == "stable"
+    assert releases["istiod-canary"]["global"]["tag"] == "1.31.0"
+    assert releases["istio-cni"]["global"]["tag"] == "1.30.2"
+    assert recording.outputs[recording.one("Istio").urn] == {"version": "1.30.2"}
+
+
+@pytest.mark.parametrize("revision", ["stable", "canary"])
+def test_charts_of_several_revisions_are_of_the_version_that_fits_all(revision: str) -> None:
+    releases = made(make_istio, mesh={"profile": "demo", **REVISIONS, "revision": revision}).named("Release")
+    assert {name: release.inputs["version"] for name, release in releases.items()} == {
+        "istio-base": "1.31.0",
+        "istiod-stable": "1.30.2",
+        "istiod-canary": "1.31.0",
+        "istio-cni": "1.30.2",
+        "istio-ingressgateway": {"stable": "1.30.2", "canary": "1.31.0"}[revision],
+        "istio-egressgateway": {"stable": "1.30.2", "canary": "1.31.0"}[revision],
+    }
+
+
+def test_cni_and_gateways_wait_for_every_control_plane() -> None:
+    recording = made(make_istio, mesh={"profile": "demo", **REVISIONS})
+    releases = recording.named("Release")
+    istiods = {releases["istiod-stable"].urn, releases["istiod-canary"].urn}
+    for name in ("istio-cni", "istio-ingressgateway", "istio-egressgateway"):
+        assert istiods <= recording.before(releases[name])
+
+
+def test_revision_default_is_the_control_plane_without_a_name() -> None:
+    plain = made(make_istio, mesh={"profile": "demo"})
+    named = made(
+        make_istio,
+        mesh={**REVISIONS, "profile": "demo", "revision": "default", "revisions": {"default": {"version": "1.31.0"}}},
+    )
+    assert [(r.urn, r.inputs) for r in named] == [(r.urn, r.inputs) for r in plain]
+
+
 # The namespace of the workloads
 
 
@@ -247,6 +302,8 @@ def test_image_pull_secrets_reach_every_pod_of_the_mesh() -> None:
         ({"mode": "managed"}, {"istio-injection": "enabled"}),
         ({"mode": "existing"}, {"istio-injection": "enabled"}),
         ({"mode": "existing", "revision": "canary"}, {"istio.io/rev": "canary"}),
+        ({**REVISIONS}, {"istio.io/rev": "stable"}),
+        ({**REVISIONS, "revision": "canary"}, {"istio.io/rev": "canary"}),
         ({"mode": "off"}, {}),
     ],
 )
@@ -284,7 +341,11 @@ def test_workload_is_a_service_an_account_and_a_deployment_for_each_version() ->
         deployment = recording.named("Deployment")[f"bill-service-{version}"]
         selector = {"service": "bill-service", "version": version}
         assert deployment.inputs["spec"]["selector"] == {"matchLabels": selector}
-        assert pod(recording, deployment.name)["metadata"]["labels"] == {"app": "bill-service", **selector}
+        assert pod(recording, deployment.name)["metadata"]["labels"] == {
+            "app": "bill-service",
+            "istio.io/rev": "default",
+            **selector,
+        }
         assert pod(recording, deployment.name)["spec"]["serviceAccountName"] == "bill-service"
 
 
@@ -293,7 +354,7 @@ def test_deployments_are_found_by_the_labels_of_their_pods(version: str) -> None
     recording = made(make_workload)
     name = f"bill-service-{version}"
     labels = recording.named("Deployment")[name].inputs["metadata"]["labels"]
-    assert labels.items() >= pod(recording, name)["metadata"]["labels"].items()
+    assert labels.items() >= pod(recording, name)["metadata"]["labels"].items() - {("istio.io/rev", "default")}
 
 
 def test_service_without_ports_has_no_service_object_and_no_url() -> None:
@@ -346,19 +407,53 @@ def test_deployment_waits_as_long_as_configured() -> None:
 
 
 @pytest.mark.parametrize(
-    ("mesh", "annotations"),
+    ("mesh", "same"),
     [
-        ({"mode": "off"}, {}),
-        ({"mode": "managed"}, {names.SIDECAR: "1.31.0"}),
-        ({"mode": "managed", "version": "1.30.2"}, {names.SIDECAR: "1.30.2"}),
-        ({"mode": "existing"}, {names.SIDECAR: "default"}),
-        ({"mode": "existing", "revision": "canary"}, {names.SIDECAR: "canary"}),
+        ({}, True),
+        ({"mode": "off"}, False),
+        ({"version": "1.30.2"}, False),
+        ({"cni": False}, False),
+        ({"hub": "example.com/istio"}, False),
+        ({"profile": "demo"}, False),
+        ({"namespace": "mesh-system"}, False),
+        ({"imagePullSecrets": ["pull"]}, False),
+        ({"values": {"istiod": {"global": {"proxy": {"logLevel": "debug"}}}}}, False),
+        ({"values": {"istiod": {"meshConfig": {"defaultConfig": {"concurrency": 1}}}}}, False),
+        ({"values": {"istiod": {"env": {"ENABLE_NATIVE_SIDECARS": "false"}}}}, False),
+        ({"values": {"istiod": {"pilot": {"env": {"ENABLE_NATIVE_SIDECARS": "false"}}}}}, False),
+        ({"values": {"istiod": {"meshConfig": {"accessLogFile": "/dev/stdout"}}}}, True),
+        ({"values": {"istiod": {"env": {"PILOT_TRACE_SAMPLING": "1"}, "replicaCount": 2}}}, True),
+        ({"values": {"istiod": {"global": {"priorityClassName": "high"}}}}, True),
+        ({"values": {"cni": {"logLevel": "debug"}, "ingress": {"replicaCount": 2}}}, True),
+        ({"egress": True, "ingress": False, "purge": True}, True),
     ],
+    ids=str,
 )
-def test_pods_restart_when_they_need_another_sidecar(mesh: Mapping[str, Any], annotations: Mapping[str, str]) -> None:
-    recording = made(make_workload, mesh=mesh)
-    found = pod(recording)["metadata"].get("annotations", {})
-    assert {key: value for key, value in found.items() if key == names.SIDECAR} == annotations
+def test_pods_restart_when_they_need_another_sidecar_and_only_then(mesh: Mapping[str, Any], same: bool) -> None:
+    def annotation(recording: Recording) -> object:
+        return pod(recording)["metadata"].get("annotations", {}).get(names.SIDECAR)
+
+    before = annotation(workload())
+    after = annotation(made(make_workload, mesh=mesh))
+    assert (after == before) is same
+    assert str(before).startswith("1.31.0 ")
+
+
+def test_gateways_restart_when_they_need_another_proxy_and_only_then() -> None:
+    def annotations(**mesh: Any) -> list[object]:
+        releases = made(make_istio, mesh={"profile": "demo", **mesh}).named("Release")
+        names_ = ("istio-ingressgateway", "istio-egressgateway")
+        return [releases[name].inputs["values"]["podAnnotations"][names.SIDECAR] for name in names_]
+
+    assert annotations() == annotations(values={"istiod": {"replicaCount": 2}})
+    assert set(annotations()).isdisjoint(annotations(version="1.30.2"))
+
+
+@pytest.mark.parametrize(("mesh", "expected"), [({}, "default"), ({"revision": "canary"}, "canary")])
+def test_sidecars_of_an_existing_mesh_are_known_by_its_revision(mesh: Mapping[str, Any], expected: str) -> None:
+    metadata = pod(made(make_workload, mesh={"mode": "existing", **mesh}))["metadata"]
+    assert metadata["annotations"][names.SIDECAR] == expected
+    assert metadata["labels"][names.REVISION] == expected
 
 
 def test_sidecars_keep_the_statistics_by_version_and_no_others() -> None:
@@ -439,7 +534,8 @@ def test_pod_template_is_laid_over_the_generated_one() -> None:
         "spec": {"nodeSelector": {"disk": "ssd"}, "terminationGracePeriodSeconds": 7},
     }
     template = pod(workload(versions={"v1": {"podTemplate": piece}}))
-    assert template["metadata"]["annotations"].items() >= {names.SIDECAR: "1.31.0", "note": "x"}.items()
+    assert template["metadata"]["annotations"]["note"] == "x"
+    assert template["metadata"]["annotations"][names.SIDECAR]
     assert template["metadata"]["labels"]["version"] == "v1"
     assert template["spec"]["nodeSelector"] == {"disk": "ssd"}
     assert template["spec"]["terminationGracePeriodSeconds"] == 7

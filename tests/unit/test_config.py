@@ -51,6 +51,11 @@ def tcp(**fields: Any) -> dict[str, Any]:
     return {**http(appProtocol="tcp"), **rule(**fields)}
 
 
+def revisions(**mesh: Any) -> dict[str, Any]:
+    two = {"stable": {"version": "1.30.2"}, "canary": {"version": "1.31.0"}}
+    return {"mesh": merged({"version": None, "revisions": two, "revision": "stable"}, mesh)}
+
+
 def outside(**fields: Any) -> dict[str, Any]:
     return {"mesh": {"profile": "demo"}, "egress": {"api.example.com": fields}}
 
@@ -62,6 +67,22 @@ BILL = "services.bill-service"
 LONG = "a" * 64
 
 BAD: Sequence[tuple[Mapping[str, Any], str, str]] = [
+    # Revisions.
+    (revisions(version="1.31.0"), "mesh.version", "`version: null` takes out the one in defaults.yaml"),
+    (revisions(revision="canry"), "mesh.revision", "did you mean 'canary'?"),
+    (revisions(revision=""), "mesh.revision", "say which one injects the sidecars"),
+    (revisions(revisions={"canary": {"version": "1.99.0"}}), "mesh.revisions.canary.version", "a version from 1."),
+    (revisions(revisions={"canary": {"version": 1.31}}), "mesh.revisions.canary.version", '"1.31.0"'),
+    (revisions(revisions={"canary": {"version": None}}), "mesh.revisions.canary.version", "add 'version'"),
+    (revisions(revisions={"canary": {"version": ""}}), "mesh.revisions.canary.version", "a quoted Istio version"),
+    (revisions(revisions={"stable": {"version": "1.29.0"}}), "mesh.revisions", "at most one minor version apart"),
+    (revisions(revisions={"1.31": {"version": "1.31.0"}}), "mesh.revisions.1.31", "of at most 46 characters"),
+    (revisions(revisions={LONG: {"version": "1.31.0"}}), f"mesh.revisions.{LONG}", "of at most 46 characters"),
+    (revisions(mode="existing"), "mesh.revisions", "mesh.mode is existing"),
+    (merged(revisions(), bill(revision="stabel")), f"{BILL}.revision", "did you mean 'stable'?"),
+    (merged(revisions(), bill(revision="stable", workload="existing")), f"{BILL}.revision", "somebody else owns"),
+    (bill(revision="canary"), f"{BILL}.revision", "write mesh.revisions: {canary: {version: …}}"),
+    ({"mesh": {"revision": "canary"}}, "mesh.revision", "write mesh.revisions: {canary: {version: …}}"),
     # Weights.
     (weights(v1=90, v2=20), WEIGHTS, "these add up to 110"),
     (weights(v1=90, v2=20), WEIGHTS, "config set-all --path --plaintext 'routing.bill-service.weights.v1=…'"),

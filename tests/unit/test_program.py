@@ -11,6 +11,7 @@ from typing import Any
 import pulumi
 import pytest
 
+import names
 from mesh import preflight
 from mesh.recorder import Recording
 
@@ -75,6 +76,40 @@ def test_mesh_off_keeps_the_workloads_and_nothing_else(off: object) -> None:
         assert not recording.named(kind)
     assert recording.stack_outputs["meshVersion"] == "off"
     assert recording.stack_outputs["weights"] == {}
+
+
+REVISIONS = {
+    "version": "",
+    "revisions": {"stable": {"version": "1.30.2"}, "canary": {"version": "1.31.0"}},
+    "revision": "stable",
+}
+
+
+def test_services_move_to_another_revision_one_by_one() -> None:
+    recording = program("dev", mesh=REVISIONS, services={"front-tomcat": {"revision": "canary"}})
+    pods = {name: d.inputs["spec"]["template"]["metadata"] for name, d in recording.named("Deployment").items()}
+    assert {name: metadata["labels"]["istio.io/rev"] for name, metadata in pods.items()} == {
+        "front-tomcat-v1": "canary",
+        "bill-service-v1": "stable",
+        "bill-service-v2": "stable",
+    }
+    assert pods["front-tomcat-v1"]["annotations"][names.SIDECAR].startswith("1.31.0 ")
+    labels = recording.named("Namespace")["istio-demo"].inputs["metadata"]["labels"]
+    assert not {"istio.io/rev", "istio-injection"} & set(labels), "a namespace's label counts more than its pods'"
+
+
+def test_service_that_names_the_default_revision_is_no_exception() -> None:
+    plain = program("dev", mesh=REVISIONS)
+    named = program("dev", mesh=REVISIONS, services={"front-tomcat": {"revision": "stable"}})
+    assert [(r.urn, r.inputs) for r in named] == [(r.urn, r.inputs) for r in plain]
+
+
+def test_move_to_another_default_revision_leaves_both_control_planes_as_they_are() -> None:
+    before, after = program("dev", mesh=REVISIONS), program("dev", mesh={**REVISIONS, "revision": "canary"})
+    changed = {r.name for r in after if r.inputs != before.resources[r.urn].inputs}
+    gateways = {"istio-ingressgateway", "istio-egressgateway"}
+    assert changed == DEPLOYMENTS | gateways | {"istio-base", "istio-demo"}
+    assert after.stack_outputs["meshVersion"] == "1.31.0"
 
 
 def test_existing_mesh_is_used_and_never_touched() -> None:

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from config import ConfigError
-from config.files import PROJECT, stacks
+from config.files import PROJECT, effective, stacks
 from mesh import commands
 from mesh.helm import HelmError
-from mesh.kubectl import KubectlError
+from mesh.kubectl import Kubectl, KubectlError
 from mesh.pulumi import PulumiError
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class Commands(click.Group):
 def stack_option(function: Function) -> Function:
     """`--stack`, by default $PULUMI_STACK or the one that `pulumi stack select` chose."""
     return click.option(
-        "--stack", callback=lambda _ctx, _param, value: value or _selected(), help="Default: the selected stack."
+        "--stack", callback=_chosen, shell_complete=_complete_stack, help="Default: the selected stack."
     )(function)
 
 
@@ -83,6 +83,12 @@ def print_json(value: object) -> None:
     click.echo(as_json(value))
 
 
+def cluster(stack: str) -> Kubectl:
+    """kubectl for the cluster of a stack. Raises `ConfigError`."""
+    configured = effective(stack).cluster
+    return Kubectl(configured.context, configured.kubeconfig)
+
+
 def declared(stack: str) -> Recording:
     """What the program declares for a stack; what the program itself refuses is a user's mistake like any other."""
     # Pulumi takes longer to import than most commands take in all.
@@ -94,6 +100,14 @@ def declared(stack: str) -> Recording:
         return declared(stack)
     except RunError as error:
         raise Failure(str(error), Exit.USAGE) from None
+
+
+def _chosen(ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
+    return value if value or ctx.resilient_parsing else _selected()
+
+
+def _complete_stack(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    return [stack for stack in stacks() if stack.startswith(incomplete)]
 
 
 def _selected() -> str:

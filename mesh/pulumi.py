@@ -48,17 +48,20 @@ class Stack:
     def pulumi(self, *args: str, timeout: float = 900) -> str:
         """What the command printed. Raises `PulumiError` when it fails."""
         command = self.command(*args)
-        done = subprocess.run(
-            command,
-            cwd=self.folder,
-            env=self.variables,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
+        try:
+            done = subprocess.run(
+                command,
+                cwd=self.folder,
+                env=self.variables,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                timeout=timeout,
+                check=False,
+            )
+        except FileNotFoundError:
+            raise PulumiError(command, "pulumi is not on PATH; see https://www.pulumi.com/docs/install/") from None
         if done.returncode:
             raise PulumiError(command, done.stdout)
         return done.stdout
@@ -81,9 +84,9 @@ class Stack:
         outputs: dict[str, Any] = json.loads(self.pulumi("stack", "output", "--json"))
         return outputs
 
-    def resources(self) -> list[dict[str, Any]]:
-        """The resources in the state."""
-        state = json.loads(self.pulumi("stack", "export"))
+    def resources(self, show_secrets: bool = False) -> list[dict[str, Any]]:
+        """The resources in the state, its secrets encrypted unless they are to be shown."""
+        state = json.loads(self.pulumi("stack", "export", *(["--show-secrets"] if show_secrets else [])))
         resources: list[dict[str, Any]] = state["deployment"].get("resources") or []
         return resources
 

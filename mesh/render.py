@@ -12,6 +12,7 @@ from pulumi.runtime import rpc
 
 from config.files import PROJECT, SECRET
 from mesh import helm
+from mesh.objects import CLUSTER_SCOPED, Loader
 from mesh.recorder import Recording, Resource
 
 Object = dict[str, Any]
@@ -40,16 +41,6 @@ _ORDER: Final = (
     "MutatingWebhookConfiguration",
     "ValidatingWebhookConfiguration",
 )
-_CLUSTER_SCOPED: Final = {
-    "Namespace",
-    "CustomResourceDefinition",
-    "ClusterRole",
-    "ClusterRoleBinding",
-    "MutatingWebhookConfiguration",
-    "ValidatingWebhookConfiguration",
-    "ValidatingAdmissionPolicy",
-    "ValidatingAdmissionPolicyBinding",
-}
 
 
 def rendered(recording: Recording, project: Path = PROJECT) -> list[Object]:
@@ -66,7 +57,7 @@ def rendered(recording: Recording, project: Path = PROJECT) -> list[Object]:
 
 def of_release(release: Resource, project: Path = PROJECT) -> list[Object]:
     """The objects of one Helm release, CRDs included."""
-    inputs = _plain(release.inputs)
+    inputs = plain(release.inputs)
     text = helm.template(
         inputs["name"],
         inputs["chart"],
@@ -76,9 +67,9 @@ def of_release(release: Resource, project: Path = PROJECT) -> list[Object]:
         version=inputs.get("version", ""),
         folder=project,
     )
-    found = [_without_secrets(document) for document in yaml.load_all(text, _Loader) if document]
+    found = [_without_secrets(document) for document in yaml.load_all(text, Loader) if document]
     for document in found:
-        if document["kind"] not in _CLUSTER_SCOPED:
+        if document["kind"] not in CLUSTER_SCOPED:
             document["metadata"].setdefault("namespace", inputs["namespace"])  # where Helm would put it
     return sorted(found, key=_place)
 
@@ -103,17 +94,17 @@ def _place(document: Object) -> tuple[int, str, str, str]:
 def _declared(recording: Recording) -> Iterator[Object]:
     for resource in recording:
         if resource.type.startswith("kubernetes:") and "apiVersion" in resource.inputs:
-            yield _without_secrets(_plain(resource.inputs))
+            yield _without_secrets(plain(resource.inputs))
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Without what Pulumi makes of values on their way to the engine: secrets are wrapped, and all numbers floats."""
     if rpc.is_rpc_secret(value):
         return SECRET
     if isinstance(value, Mapping):
-        return {key: _plain(inner) for key, inner in value.items()}
+        return {key: plain(inner) for key, inner in value.items()}
     if isinstance(value, list):
-        return [_plain(inner) for inner in value]
+        return [plain(inner) for inner in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
@@ -122,16 +113,6 @@ def _without_secrets(document: Object) -> Object:
         hidden = {key: dict.fromkeys(document[key], SECRET) for key in ("data", "stringData") if document.get(key)}
         return {**document, **hidden}
     return document
-
-
-class _Loader(yaml.CSafeLoader):
-    """YAML as Kubernetes reads it: a date is a text."""
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-    for first, resolvers in yaml.CSafeLoader.yaml_implicit_resolvers.items()
-}
 
 
 class _Dumper(yaml.CSafeDumper):

@@ -37,10 +37,12 @@ class FakeKubectl(Kubectl):
 
     def run(self, *args: str, timeout: float = 60, stdin: str | None = None) -> str:
         assert timeout > 0
-        assert stdin is None
         self.calls.append(args)
         if self.error:
             raise KubectlError(self.error)
+        if stdin is not None:
+            assert args[:2] == ("get", "--filename=-")
+            return self._named(json.loads(stdin)["items"])
         verb, *words = [arg for arg in args if not arg.startswith("--")]
         if verb == "get":
             return self._get(words[0].split(","), args)
@@ -65,6 +67,23 @@ class FakeKubectl(Kubectl):
         if not items and "--ignore-not-found" in args:
             return ""
         return json.dumps({"kind": "List", "items": items})
+
+    def _named(self, wanted: list[Object]) -> str:
+        """Those that are there, as `get --filename=-` prints them; an unknown kind is an error."""
+        kinds = {(item["apiVersion"], item["kind"]) for item in wanted if "istio.io" in item["apiVersion"]}
+        for version, kind in sorted(kinds):
+            if not any(item.get("apiVersion") == version and item["kind"] == kind for item in self.objects):
+                raise KubectlError(f'resource mapping not found: no matches for kind "{kind}" in version "{version}"')
+        names = [(item["kind"], item["metadata"]) for item in wanted]
+        found = [
+            item
+            for item in self.objects
+            if any(
+                kind == item["kind"] and all(item["metadata"].get(key) == metadata[key] for key in metadata)
+                for kind, metadata in names
+            )
+        ]
+        return json.dumps(found[0] if len(wanted) == 1 else {"kind": "List", "items": found}) if found else ""
 
     def _delete(self, kind: str, names: list[str], namespace: str) -> str:
         for name in names:

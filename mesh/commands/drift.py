@@ -1,0 +1,47 @@
+"""`mesh drift`: what somebody changed in the cluster behind the stack's back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from mesh import cli
+from mesh.pulumi import PulumiError, Stack
+
+if TYPE_CHECKING:
+    from mesh.drift import Report
+
+
+@click.command(epilog="Example: mesh drift --stack dev")
+@cli.stack_option
+@cli.json_option
+def command(stack: str, as_json: bool) -> int:
+    """Compare what is live with what is declared.
+
+    Everything that the stack made is compared, what lies inside the Helm releases as well, whoever changed it. What
+    istiod itself writes (caBundle, failurePolicy) and what is not declared (such as replicas under an autoscaler) is
+    no drift; nor is what the program declares and no `pulumi up` has applied yet, which is listed apart.
+
+    Nothing is changed. Exit codes: 0 no drift, 1 drift, 2 the cluster or the state cannot be read.
+    """
+    from mesh.drift import words
+
+    report = look(stack)
+    if as_json:
+        cli.print_json(words.as_data(report, stack))
+    else:
+        click.echo("\n".join(words.report(report, stack)))
+    return cli.Exit.FAILED if report.drift else cli.Exit.GOOD
+
+
+def look(stack: str) -> Report:
+    """Raises `KubectlError`, and `cli.Failure` when the state cannot be read."""
+    from mesh import drift
+
+    kubectl, recording = cli.cluster(stack), cli.declared(stack)
+    try:
+        applied = drift.applied(Stack(stack), kubectl)
+    except PulumiError as error:
+        raise cli.Failure(f"the state cannot be read: {error}", cli.Exit.USAGE) from None
+    return drift.find(recording, applied, kubectl)

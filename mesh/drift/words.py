@@ -1,0 +1,143 @@
+"""Drift as people and machines read it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from mesh.drift.compare import ABSENT, Difference, Path, Writer, at
+from mesh.drift.find import Drift, Pending, Report, Secret
+
+_LONGEST = 120
+
+
+def report(found: Report, stack: str) -> Iterator[str]:
+    """The whole report, line by line."""
+    for drift in found.drift:
+        yield from ("", title(drift), *(f"  {line}" for line in lines(drift)))
+    if found.drift:
+        yield from ("", f"{len(found.drift)} of {found.compared} objects are not as declared.")
+        yield f"To put them right: mesh repair --stack {stack}"
+    else:
+        yield f"No drift: all {found.compared} objects are as declared."
+    if found.pending:
+        yield from ("", "Not drift, but changes that are not applied yet (pulumi preview shows them):")
+        yield from (f"  {pending(change)}" for change in found.pending)
+
+
+def title(drift: Drift) -> str:
+    release = f" (in the Helm release {drift.expected.release})" if drift.expected.release else ""
+    return f"{drift.expected.identity}{release}"
+
+
+def lines(drift: Drift) -> Iterator[str]:
+    """What is not as declared, a line for each field; the weights of one route share a line."""
+    if drift.is_missing:
+        yield "is being deleted" if drift.is_going else "is missing"
+        return
+    told: set[Path] = set()
+    for difference, writer in zip(drift.differences, drift.writers, strict=True):
+        if _is_weight(drift.expected.body, difference):
+            route = difference.path[:-2]
+            if route in told:
+                continue
+            told.add(route)
+            what = _weights(drift, route)
+        else:
+            declared, live = _pair(drift.expected.body, difference)
+            what = f"{difference.field}: {declared} declared, {live} live"
+        yield f"{what} ({_who(writer)})"
+
+
+def pending(change: Pending) -> str:
+    """What a `pulumi up` would do to one object."""
+    fields = [f"{d.field}: {' → '.join(_pair({'kind': change.identity.kind}, d))}" for d in change.differences]
+    return f"{change.action} {change.identity}" + (f": {'; '.join(fields)}" if fields else "")
+
+
+def as_data(report: Report, stack: str) -> dict[str, Any]:
+    """The report for machines: one entry a field, `field` '' for an object that is missing."""
+    return {
+        "stack": stack,
+        "compared": report.compared,
+        "drift": [entry for drift in report.drift for entry in _entries(drift)],
+        "pending": [
+            {"action": change.action, **change.identity._asdict(), "fields": [d.field for d in change.differences]}
+            for change in report.pending
+        ],
+    }
+
+
+def shown(value: Any) -> str:
+    """A value on one line."""
+    if value is ABSENT:
+        return "nothing"
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    text = text.replace("\n", "\\n")
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+
+
+def _entries(drift: Drift) -> Iterator[dict[str, Any]]:
+    identity = drift.expected.identity._asdict()
+    common = {"apiVersion": drift.expected.body["apiVersion"], **identity, "release": drift.expected.release}
+    if drift.is_missing:
+        yield {**common, "field": "", "declared": "present", "live": None, "manager": None, "time": None}
+    for difference, writer in zip(drift.differences, drift.writers, strict=True):
+        hidden = _is_hidden(drift.expected.body, difference)
+        yield {
+            **common,
+            "field": difference.field,
+            "declared": _HIDDEN if hidden else None if difference.declared is ABSENT else difference.declared,
+            "live": _HIDDEN if hidden else None if difference.live is ABSENT else difference.live,
+            "manager": writer.manager if writer else None,
+            "time": writer.time if writer else None,
+        }
+
+
+_HIDDEN = "[secret]"
+
+
+def _is_hidden(body: Mapping[str, Any], difference: Difference) -> bool:
+    return body["kind"] == "Secret" or _has_secret(difference.declared)
+
+
+def _has_secret(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return any(_has_secret(inner) for inner in value.values())
+    return any(_has_secret(inner) for inner in value) if isinstance(value, list) else isinstance(value, Secret)
+
+
+def _pair(body: Mapping[str, Any], difference: Difference) -> tuple[str, str]:
+    if _is_hidden(body, difference):
+        return _HIDDEN, "another"
+    return shown(difference.declared), shown(difference.live)
+
+
+def _who(writer: Writer | None) -> str:
+    if writer is None:
+        return "by whom is not recorded"
+    return f"by {writer.manager}, {writer.time.replace('T', ' ').replace('Z', ' UTC')}"
+
+
+def _is_weight(body: Mapping[str, Any], difference: Difference) -> bool:
+    path = difference.path
+    return body["kind"] == "VirtualService" and path[-1] == "weight" and len(path) > 2 and path[-3] == "route"
+
+
+def _weights(drift: Drift, route: Path) -> str:
+    """`bill-service: v1 90 % declared, 70 % live; v2 10 % declared, 30 % live`."""
+    declared, live = _by_version(at(drift.expected.body, route)), _by_version(at(drift.live, route))
+    told = [
+        f"{version} {weight} % declared, {live.get(version, 0)} % live"
+        for version, weight in declared.items()
+        if weight != live.get(version, 0)
+    ]
+    host = at(drift.expected.body, ("spec", "hosts", 0))
+    name = at(drift.expected.body, (*route[:-1], "name"))
+    several = len(at(drift.expected.body, route[:-2])) > 1
+    return f"{host}{f' ({name})' if several and name is not ABSENT else ''}: {'; '.join(told)}"
+
+
+def _by_version(route: Any) -> dict[str, Any]:
+    return {one["destination"].get("subset", one["destination"]["host"]): one.get("weight", 0) for one in route}

@@ -1,0 +1,125 @@
+"""Which versions run, read from what the cluster has."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from mesh import __main__, cli, versions
+from mesh.versions import version_of
+
+from .fake_kubectl import FakeKubectl, Object
+
+
+def workload(kind: str, name: str, labels: dict[str, str], image: str, **template: Any) -> Object:
+    containers = [{"name": template.pop("container", "discovery"), "image": image}]
+    return {
+        "kind": kind,
+        "metadata": {"name": name, "namespace": "istio-system", "labels": labels},
+        "spec": {
+            "replicas": 1,
+            "selector": {"matchLabels": {"app": name}},
+            "template": {"metadata": template, "spec": {"containers": containers}},
+        },
+        "status": {"readyReplicas": 1, "numberReady": 2, "desiredNumberScheduled": 2},
+    }
+
+
+def pod(
+    name: str, namespace: str, proxy: str, *, alone: bool = False, going: bool = False, revision: str = ""
+) -> Object:
+    sidecar = {"name": "istio-proxy", "image": f"istio/proxyv2:{proxy}"}
+    metadata: Object = {"name": name, "namespace": namespace, "labels": {"app": name}}
+    if revision:
+        metadata["annotations"] = {"istio.io/rev": revision}
+    if going:
+        metadata["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    spec = (
+        {"containers": [sidecar]}
+        if alone
+        else {"containers": [{"name": "app", "image": "x"}], "initContainers": [sidecar]}
+    )
+    return {"kind": "Pod", "metadata": metadata, "spec": spec}
+
+
+GATEWAY = {"annotations": {"inject.istio.io/templates": "gateway"}, "container": "istio-proxy"}
+
+
+def cluster(proxies: str = "1.31.0") -> FakeKubectl:
+    return FakeKubectl(
+        objects=[
+            workload(
+                "Deployment", "istiod", {"app": "istiod", "istio.io/rev": "default"}, "istio/pilot:1.31.0-distroless"
+            ),
+            workload("Deployment", "istiod-canary", {"app": "istiod", "istio.io/rev": "canary"}, "istio/pilot:1.31.0"),
+            workload("DaemonSet", "istio-cni-node", {"k8s-app": "istio-cni-node"}, "istio/install-cni:1.31.0"),
+            workload("Deployment", "istio-ingressgateway", {}, "auto", **GATEWAY),
+            workload("Deployment", "shop", {}, "shop:7"),
+            pod("istio-ingressgateway", "istio-system", "1.31.0", alone=True),
+            pod("a", "shop", proxies, revision="default"),
+            pod("b", "shop", "1.31.0", revision="default"),
+            pod("c", "istio-demo", "1.31.0", revision="canary"),
+            pod("d", "istio-demo", "1.29.0", going=True),
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("image", "version"),
+    [
+        ("docker.io/istio/pilot:1.31.0", "1.31.0"),
+        ("registry:5000/istio/proxyv2:1.17.1-distroless", "1.17.1"),
+        ("istio/pilot:1.31.0@sha256:abc", "1.31.0"),
+        ("registry:5000/istio/pilot@sha256:abc", "sha256:abc"),
+        ("registry:5000/istio/pilot", "unknown"),
+    ],
+)
+def test_version_of_an_image(image: str, version: str) -> None:
+    assert version_of(image) == version
+
+
+def test_everything_is_found_and_counted() -> None:
+    found = versions.read(cluster("1.30.0"))
+    assert [(plane.revision, plane.version, plane.ready) for plane in found.control_planes] == [
+        ("default", "1.31.0", 1),
+        ("canary", "1.31.0", 1),
+    ]
+    assert found.cni and (found.cni.version, found.cni.ready, found.cni.wanted) == ("1.31.0", 2, 2)
+    assert [(gateway.name, gateway.version) for gateway in found.gateways] == [("istio-ingressgateway", "1.31.0")]
+    assert [(p.version, p.revision, p.count) for p in found.proxies] == [
+        ("1.30.0", "default", 1),
+        ("1.31.0", "canary", 1),
+        ("1.31.0", "default", 1),
+    ]
+    assert found.seen == {"1.31.0", "1.30.0"}
+
+
+@pytest.mark.parametrize(("proxies", "code"), [("1.31.0", cli.Exit.GOOD), ("1.30.0", cli.Exit.FAILED)])
+def test_a_difference_stands_out(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], proxies: str, code: cli.Exit
+) -> None:
+    monkeypatch.setattr(cli, "cluster", lambda _stack: cluster(proxies))
+    monkeypatch.setattr("sys.argv", ["mesh", "version", "--stack", "dev"])
+    assert __main__.main() == code
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["declared", "1.31.0"]
+    assert [line for line in lines if "≠ declared" in line] == [line for line in lines if "1.30.0" in line]
+    monkeypatch.setattr("sys.argv", ["mesh", "version", "--stack", "dev", "--json"])
+    assert __main__.main() == code
+    assert json.loads(capsys.readouterr().out)["differ"] is bool(code)
+
+
+def test_a_cluster_without_istio_has_no_versions() -> None:
+    found = versions.read(FakeKubectl())
+    assert (found.control_planes, found.cni, found.gateways, found.proxies) == ([], None, [], [])
+
+
+def test_stack_names_are_completed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("_MESH_COMPLETE", "bash_complete")
+    monkeypatch.setenv("COMP_WORDS", "mesh drift --stack l")
+    monkeypatch.setenv("COMP_CWORD", "3")
+    with pytest.raises(SystemExit):
+        __main__.main()
+    assert capsys.readouterr().out.split() == ["plain,local"]

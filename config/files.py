@@ -72,7 +72,7 @@ def origins(stack: str, project: Path = PROJECT) -> dict[tuple[str, ...], Origin
     """Path of keys → where it is declared, for every key that a file of this stack sets and none removes."""
     found: dict[tuple[str, ...], Origin] = {}
     for file in (project / "defaults.yaml", stack_file(stack, project)):
-        for path, node in _nodes(yaml.compose(file.read_text())):
+        for path, line, node in _nodes(yaml.compose(file.read_text())):
             inner = path
             if file.name != "defaults.yaml":
                 if path[0] != "config" or len(path) < 2 or not path[1].startswith(NAMESPACE):
@@ -82,15 +82,16 @@ def origins(stack: str, project: Path = PROJECT) -> dict[tuple[str, ...], Origin
                 # A value replaces whatever was below it; null takes it away.
                 found = {key: origin for key, origin in found.items() if key[: len(inner)] != inner}
             if node.tag != "tag:yaml.org,2002:null":
-                found[inner] = Origin(file.name, node.start_mark.line + 1)
+                found[inner] = Origin(file.name, line)
     return found
 
 
-def _nodes(node: yaml.Node | None, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], yaml.Node]]:
+def _nodes(node: yaml.Node | None, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], int, yaml.Node]]:
+    """Path of keys, the line of its last key, and the value; a value may begin lines below its key."""
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             inner = (*path, str(key.value))
-            yield inner, value
+            yield inner, key.start_mark.line + 1, value
             yield from _nodes(value, inner)
 
 

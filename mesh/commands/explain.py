@@ -1,0 +1,56 @@
+"""`mesh explain`: the path of a request, hop by hop."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+
+import click
+from rich.console import Console
+
+from config import files
+from mesh import cli, envoy
+from mesh.explain import hops, live, mermaid, text
+from mesh.explain.live import Declared, NoPodError, UnknownNameError
+from mesh.kubectl import Kubectl
+
+_RAW = ("help", "config_dump", "clusters", "listeners", "server_info", "stats")
+# A terminal says how wide it is; a file does not.
+_WIDTH = 120
+
+
+@click.command(epilog="Example: mesh explain front-tomcat bill-service --stack dev")
+@click.argument("source", metavar="FROM")
+@click.argument("target", metavar="TO")
+@click.option("--full", is_flag=True, help="Add the fields of each hop, and the way of the rules to the proxies.")
+@click.option("--mermaid", "as_mermaid", is_flag=True, help="Print the drawing as a Mermaid flowchart.")
+@click.option("--raw", type=click.Choice(_RAW), help="Print what the admin interface of FROM's Envoy says.")
+@cli.stack_option
+@cli.json_option
+def command(source: str, target: str, full: bool, as_mermaid: bool, raw: str | None, stack: str, as_json: bool) -> int:
+    """Explain the path of a request from FROM to TO, hop by hop, read from the live proxies.
+
+    FROM and TO are services, versions (bill-service/v2) or pods; TO may end with a port (bill-service:9999).
+    Exit code 1 when the path is broken: the broken hop and the fix are named.
+    """
+    config = files.effective(stack)
+    kubectl = Kubectl(config.cluster.context, config.cluster.kubeconfig)
+    try:
+        snapshot = live.read(kubectl, config, stack, source, target, Declared(files.origins(stack)))
+    except UnknownNameError as error:
+        raise cli.Failure(str(error), cli.Exit.USAGE) from None
+    except NoPodError as error:
+        raise cli.Failure(str(error)) from None
+    if raw:
+        if not snapshot.caller.sidecar:
+            raise cli.Failure(f"the pod {snapshot.caller.name} has no sidecar, so there is no Envoy to ask")
+        click.echo(envoy.Proxy(kubectl, snapshot.namespace, snapshot.caller.name).read(raw), nl=False)
+        return cli.Exit.GOOD
+    path = hops.explain(snapshot)
+    if as_mermaid:
+        click.echo(mermaid.write(path))
+    elif as_json:
+        cli.print_json(dataclasses.asdict(path))
+    else:
+        text.write(path, Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH), full)
+    return cli.Exit.FAILED if path.broken else cli.Exit.GOOD

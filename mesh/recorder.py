@@ -32,6 +32,7 @@ class Resource:
     inputs: Mapping[str, Any]
     ignore_changes: tuple[str, ...]
     timeouts: Mapping[str, str]
+    protect: bool = False
 
     @property
     def kind(self) -> str:
@@ -107,6 +108,7 @@ class Monitor:
                 rpc.deserialize_properties(request.object),
                 tuple(request.ignoreChanges),
                 {"create": request.customTimeouts.create, "update": request.customTimeouts.update},
+                request.protect,
             )
         identity = f"{request.name}-id" if request.custom else ""
         return resource_pb2.RegisterResourceResponse(urn=urn, id=identity, object=request.object)

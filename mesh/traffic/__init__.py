@@ -1,0 +1,1 @@
+"""What is known of traffic without asking anybody: proportions, statistics, and the decisions of a shift."""

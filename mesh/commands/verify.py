@@ -1,0 +1,264 @@
+"""`mesh verify`: whether requests are split as declared, by sending some and counting who gets them."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+from rich.bar import Bar
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from config import StackConfig, files
+from mesh import cli
+from mesh.live import LiveService, NotEnforcedError
+from mesh.probe import Caller, NoCallerError, find_caller
+from mesh.traffic.split import MARGIN, POWER, Split, Verdict, judge
+
+EXIT = {
+    Verdict.PLAUSIBLE: cli.Exit.GOOD,
+    Verdict.DIFFERENT: cli.Exit.FAILED,
+    Verdict.TOO_FEW: cli.Exit.INCONCLUSIVE,
+}
+BAR = 30
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was sent, who got it, and what should have been."""
+
+    caller: str
+    balanced_by: str
+    failed: int
+    split: Split
+
+
+@click.command(epilog="Example: mesh verify bill-service -n 1000 --plot split.png")
+@click.argument("service")
+@click.option(
+    "-n", "requests", type=click.IntRange(1, 1_000_000), default=1000, show_default=True, help="How many requests."
+)
+@click.option("--from", "workload", default="", help="The workload that calls; default: the first one with curl.")
+@click.option("--image", default="", help="An image with curl, for an ephemeral container in the caller's pod.")
+@click.option("--path", default="/", show_default=True, help="The path that is asked for.")
+@click.option(
+    "--body",
+    default="",
+    help="A regular expression whose first group is the version in an answer's body. It counts by the answers; "
+    "otherwise the caller's proxy counts. Without a mesh the default is any version's name as a word.",
+)
+@click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Also draw it, as PNG, SVG or PDF.")
+@cli.stack_option
+@cli.json_option
+def command(
+    service: str,
+    requests: int,
+    workload: str,
+    image: str,
+    path: str,
+    body: str,
+    plot: Path | None,
+    stack: str,
+    as_json: bool,
+) -> int:
+    """Send requests to SERVICE from a pod, count them by version, and test the split against the declared weights.
+
+    An exact binomial test for each version, with a false-alarm rate of 0.27 % (3 standard deviations) for all
+    together; weights of 0 and 100 are exact. Without the mesh, and in a mesh without rules, every ready pod is expected
+    to get as much as any other. Exit code 0: plausible; 1: different, or requests failed; 3: too few to tell.
+    """
+    config = files.effective(stack)
+    live = live_service(config, service)
+    if not config.services[service].ports:
+        raise cli.Failure(f"{service} has no port to send requests to", cli.Exit.USAGE)
+    require_declared(live)
+    caller = caller_of(live, workload, image)
+    measured = measure(live, caller, requests, path, body)
+    if as_json:
+        cli.print_json(_as_json(measured))
+    else:
+        Console(highlight=False).print(_table(measured), *_words(measured), sep="\n", soft_wrap=True)
+    if plot:
+        _draw(measured, service, plot)
+    return cli.Exit.FAILED if measured.failed else EXIT[measured.split.verdict]
+
+
+def live_service(config: StackConfig, service: str) -> LiveService:
+    if service not in config.services:
+        known = ", ".join(config.services)
+        raise cli.Failure(f"there is no service {service}; the stack has {known}", cli.Exit.USAGE)
+    return LiveService.of(config, service)
+
+
+def require_declared(live: LiveService) -> None:
+    """The declared weights are those of the VirtualService and of every client proxy, or the command ends."""
+    declared = live.config.weights.get(live.name)
+    if declared is None:
+        return
+    found = live.weights()
+    if _without_zeros(found) != _without_zeros(declared):
+        shown = described(found) if found else "no rule"
+        raise cli.Failure(f"declared is {described(declared)}, but the cluster has {shown}; run `pulumi up`")
+    try:
+        live.wait_until_enforced(declared)
+    except NotEnforcedError as error:
+        raise cli.Failure(str(error)) from None
+
+
+def caller_of(live: LiveService, workload: str, image: str) -> Caller:
+    try:
+        return find_caller(live.kubectl, live.config, live.name, workload, image)
+    except NoCallerError as error:
+        raise cli.Failure(str(error), cli.Exit.USAGE) from None
+
+
+def url_of(live: LiveService, path: str) -> str:
+    port = next(iter(live.config.services[live.name].ports.values())).port
+    return f"http://{live.name}.{live.namespace}:{port}/{path.removeprefix('/')}"
+
+
+def measure(live: LiveService, caller: Caller, requests: int, path: str, body: str) -> Measured:
+    meshed, url = live.config.mesh.on, url_of(live, path)
+    by_body = bool(body) or not meshed
+    before = Counter[str]() if by_body else live.answered(caller.proxy)
+    answers = caller.send(url, requests, bodies=by_body, new_connections=not meshed)
+    if by_body:
+        counts = _by_body(answers.bodies, live.versions, body)
+    else:
+        counts = Counter(live.answered(caller.proxy))
+        counts.subtract(before)
+        counts = Counter({version: count for version, count in counts.items() if count})
+    return Measured(caller.pod, _balancer(live), answers.failed, judge(_expected(live), counts))
+
+
+def described(weights: Mapping[str, int]) -> str:
+    return ", ".join(f"{version} {weight} %" for version, weight in weights.items())
+
+
+def _without_zeros(weights: Mapping[str, int]) -> dict[str, int]:
+    return {version: weight for version, weight in weights.items() if weight}
+
+
+def _balancer(live: LiveService) -> str:
+    if live.name in live.config.weights:
+        return "the declared weights"
+    return "Envoy, alike for every ready pod" if live.config.mesh.on else "kube-proxy, alike for every ready pod"
+
+
+def _expected(live: LiveService) -> dict[str, float]:
+    if live.name in live.config.weights:
+        return {version: weight / 100 for version, weight in live.config.weights[live.name].items()}
+    pods = {version: len(addresses) for version, addresses in live.ready_pods().items()}
+    if not sum(pods.values()):
+        raise cli.Failure(f"{live.name} has no ready pod")
+    return {version: count / sum(pods.values()) for version, count in pods.items()}
+
+
+def _by_body(bodies: tuple[str, ...], versions: Mapping[str, str], pattern: str) -> Counter[str]:
+    named = re.compile(pattern or rf"\b({'|'.join(map(re.escape, versions))})\b")
+    if pattern and not named.groups:
+        raise cli.Failure("--body needs a group that is the version, as in 'bill-service-(v[0-9]+)'", cli.Exit.USAGE)
+    counts = Counter(found[1] for text in bodies if (found := named.search(text)))
+    if not counts and bodies:
+        raise cli.Failure(
+            f"no answer names its version; the first one is {bodies[0].strip()[:80]!r}. Say by --body where it stands",
+            cli.Exit.USAGE,
+        )
+    return counts
+
+
+def _table(measured: Measured) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("version", no_wrap=True)
+    for heading in ("expected", "measured", "requests", "by chance"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("0 %" + "100 %".rjust(BAR - 3), width=BAR, no_wrap=True)
+    for version, share in measured.split.shares.items():
+        fits = share.low <= share.count <= share.high
+        colour = "green" if fits else "red"
+        table.add_row(
+            version,
+            f"{share.expected:.0%}" if share.expected * 100 % 1 == 0 else f"{share.expected:.1%}",
+            Text(f"{share.measured:.1%}" + ("" if fits else " !"), style=colour),
+            str(share.count),
+            f"{share.low}–{share.high}",
+            Bar(1, 0, share.measured, width=BAR, color=colour),
+        )
+    return table
+
+
+def _words(measured: Measured) -> list[str]:
+    split = measured.split
+    requests = sum(share.count for share in split.shares.values())
+    least = min((share.surprise for share in split.shares.values()), default=1.0)
+    lines = [f"{requests} requests from {measured.caller}, split by {measured.balanced_by}"]
+    if measured.failed:
+        lines.append(f"! {measured.failed} of them failed")
+    match split.verdict:
+        case Verdict.PLAUSIBLE:
+            lines.append(f"plausible: p = {least:.3g}, and a share that is wrong by {MARGIN:.0%} would have been found")
+        case Verdict.DIFFERENT:
+            lines.append(f"! different: p = {least:.3g}; chance alone goes this far in {split.alpha:.2%} of all runs")
+        case Verdict.TOO_FEW:
+            lines.append(
+                f"? too few to tell: to find a share that is wrong by {MARGIN:.0%} in {POWER:.0%} of all runs takes "
+                f"{split.needed} requests: -n {split.needed}"
+            )
+    return lines
+
+
+def _as_json(measured: Measured) -> dict[str, object]:
+    split = measured.split
+    return {
+        "verdict": split.verdict.name.lower(),
+        "caller": measured.caller,
+        "balancedBy": measured.balanced_by,
+        "failed": measured.failed,
+        "test": "exact two-sided binomial test for each version, Bonferroni",
+        "falseAlarmRate": split.alpha,
+        "neededRequests": split.needed,
+        "versions": {
+            version: {
+                "expected": share.expected,
+                "measured": share.measured,
+                "requests": share.count,
+                "low": share.low,
+                "high": share.high,
+                "p": share.surprise,
+            }
+            for version, share in split.shares.items()
+        },
+    }
+
+
+def _draw(measured: Measured, service: str, file: Path) -> None:
+    """The measured shares as bars, and what chance leaves of the expected ones as lines over them."""
+    try:
+        import matplotlib
+
+        matplotlib.use("Agg")
+        from matplotlib import pyplot
+    except ImportError:
+        raise cli.Failure(
+            "--plot needs matplotlib: .venv/bin/pip install -r requirements-dev.txt", cli.Exit.USAGE
+        ) from None
+    shares = measured.split.shares
+    figure, axes = pyplot.subplots(figsize=(7, 1.2 + 0.5 * len(shares)), layout="constrained")
+    for row, share in enumerate(shares.values()):
+        fits = share.low <= share.count <= share.high
+        axes.barh(row, 100 * share.measured, color="#2e7d32" if fits else "#c62828", height=0.6)
+        low, high = (100 * count / max(share.requests, 1) for count in (share.low, share.high))
+        axes.plot([low, high], [row, row], color="black", linewidth=2, marker="|", markersize=14)
+        axes.text(101, row, f"{share.measured:.1%} of {share.requests}", va="center")
+        axes.plot([100 * share.expected], [row], color="black", marker="D", markersize=5)
+    axes.set(xlim=(0, 100), xlabel="percent of the requests", yticks=range(len(shares)), yticklabels=list(shares))
+    axes.set_title(f"{service}: {measured.split.verdict.value}", loc="left")
+    axes.invert_yaxis()
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(file, dpi=150)
+    pyplot.close(figure)

@@ -13,7 +13,7 @@ from components.kubernetes import KubernetesObject
 from config import Mesh, merged
 from config import Service as ServiceConfig
 from config import Workload as VersionConfig
-from istio.charts import sidecar
+from istio.values import sidecar
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from config import rules
-from config.mesh import ChartKey
 from config.model import StackConfig
 from config.problems import MISSING, Problem, nearest, report
 
@@ -123,8 +122,8 @@ def _problem(details: ErrorDetails) -> Problem:
         return Problem(key, value, f"a known key: {', '.join(known)}", nearest(loc[-1], known))
     allowed = (_name_description(loc) if is_name else _description(loc)) or details["msg"]
     if is_name and kind == "literal_error":
-        charts = get_args(ChartKey)
-        return Problem(key, MISSING, f"a known key: {', '.join(charts)}", nearest(loc[-1], charts))
+        known_names = get_args(get_args(_container(loc))[0])
+        return Problem(key, MISSING, f"a known key: {', '.join(known_names)}", nearest(loc[-1], known_names))
     if is_name:
         return Problem(key, MISSING, f"as a name {allowed}", f"rename '{loc[-1]}'")
     if kind == "missing":
@@ -146,8 +145,13 @@ def _description(loc: Sequence[str]) -> str:
 
 def _name_description(loc: Sequence[str]) -> str:
     """What the map that has `loc` as a key says of its names."""
+    return annotated_description(get_args(_container(loc))[0])
+
+
+def _container(loc: Sequence[str]) -> Any:
+    """The type of the map that has the last of `loc` as a key."""
     *_, (container, _) = _steps(StackConfig, loc[:-1])
-    return annotated_description(get_args(container)[0])
+    return container
 
 
 def _models_along(loc: Sequence[str]) -> Iterator[type[BaseModel]]:

@@ -14,6 +14,15 @@ DEFAULT_REVISION = "default"
 """Istio's own name for the control plane that was installed without one."""
 
 ChartKey = Literal["base", "cni", "istiod", "ingress", "egress"]
+ImageName = Literal["pilot", "proxyv2", "install-cni"]
+ImageReference = Annotated[
+    str,
+    Field(
+        # A name without a slash would be looked for in the hub.
+        pattern=r"^[^\s/]+(/[^\s/]+)+[:@][^\s/]+$",
+        description="a whole image reference with a tag or a digest, such as registry.example.com/istio/pilot@sha256:…",
+    ),
+]
 
 
 def _yaml_off(value: object) -> object:
@@ -73,6 +82,10 @@ class Mesh(Model):
         "", description="'' (the official place), a folder of charts or .tgz files, an https:// repository or oci://"
     )
     hub: str = Field("", description="an image hub such as registry.example.com/istio; '' is the official one")
+    images: Mapping[ImageName, ImageReference] = Field(
+        default_factory=dict,
+        description="images in the place of those in the hub: pilot, proxyv2 (sidecars and gateways), install-cni",
+    )
     image_pull_secrets: Strings = Field((), description="a list of names of Secrets")
 
     @property

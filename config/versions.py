@@ -1,6 +1,6 @@
 """Which Istio versions are supported."""
 
-OLDEST_MINOR = "1.24"
+OLDEST_MINOR = "1.17"
 NEWEST_MINOR = "1.31"
 
 
@@ -16,9 +16,5 @@ def order(version: str) -> tuple[int, ...]:
 
 
 def is_supported(version: str) -> bool:
-    """Whether the values in `istio/charts.py` are known to fit the charts of this version.
-
-    From 1.24 on every chart has its keys at the top level and knows `profile`:
-    https://istio.io/latest/news/releases/1.24.x/announcing-1.24/upgrade-notes/
-    """
+    """Whether the values in `istio/values.py` are known to fit the charts of this version."""
     return minor(f"{OLDEST_MINOR}.0") <= minor(version) <= minor(f"{NEWEST_MINOR}.0")

@@ -11,7 +11,9 @@ from typing import Any
 import pulumi
 
 import names
-from config import StackConfig
+from config import Problem, StackConfig
+from config.problems import report
+from istio import charts
 from mesh.kubectl import Kubectl, KubectlError
 
 # An unreachable cluster is told within ten seconds, of which Pulumi needs two to start.
@@ -44,13 +46,8 @@ def check(config: StackConfig, owner: str) -> None:
     if _offline.get():
         return
     cluster = config.cluster
-    if cluster.kubeconfig and not Path(cluster.kubeconfig).expanduser().is_file():
-        raise pulumi.RunError(
-            f"the configuration has 1 problem; nothing was changed\n\n"
-            f"  1. cluster.kubeconfig = {cluster.kubeconfig!r}\n"
-            "     allowed: the path of a kubeconfig, from the project's folder\n"
-            "     fix:     correct it, or make the cluster: `make cluster-up` for the local one"
-        )
+    if problems := list(_missing_files(config)):
+        raise pulumi.RunError(report(problems))
     kubectl = Kubectl(cluster.context, cluster.kubeconfig)
     try:
         found = _found(kubectl, config)
@@ -101,6 +98,18 @@ def declared(config: StackConfig) -> set[tuple[str, str]]:
         objects |= {("DestinationRule", names.destination_rule(name)), ("VirtualService", names.virtual_service(name))}
         objects |= {("DestinationRule", names.subset_rule(name, version)) for version in weights}
     return objects
+
+
+def _missing_files(config: StackConfig) -> Iterator[Problem]:
+    if config.cluster.kubeconfig and not Path(config.cluster.kubeconfig).expanduser().is_file():
+        yield Problem(
+            "cluster.kubeconfig",
+            config.cluster.kubeconfig,
+            "the path of a kubeconfig, from the project's folder",
+            "correct it, or make the cluster: `make cluster-up` for the local one",
+        )
+    if config.mesh.mode == "managed":
+        yield from charts.missing(config.mesh, Path())
 
 
 def _found(kubectl: Kubectl, config: StackConfig) -> Found:

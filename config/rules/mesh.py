@@ -35,7 +35,22 @@ def supported_versions(raw: Raw) -> Iterator[Problem]:
     mesh = map_at(raw, "mesh")
     for key, version in {"mesh.version": mesh.get("version"), **_revision_versions(mesh)}.items():
         if _is_version(version) and not versions.is_supported(version):
-            yield Problem(key, version, _ALLOWED, f"take a supported one, {versions.NEWEST_MINOR}.0 for instance")
+            age = "older" if versions.minor(version) < versions.minor(f"{versions.OLDEST_MINOR}.0") else "newer"
+            fix = f"take {versions.NEWEST_MINOR}.0 for instance: what the charts of {age} ones read is not known"
+            yield Problem(key, version, _ALLOWED, fix)
+
+
+def platform_is_known(raw: Raw) -> Iterator[Problem]:
+    """https://istio.io/latest/news/releases/1.24.x/announcing-1.24/change-notes/"""
+    mesh = map_at(raw, "mesh")
+    found = [version for version in (mesh.get("version"), *_revision_versions(mesh).values()) if _is_version(version)]
+    if mesh.get("platform") and any(versions.minor(version) < (1, 24) for version in found):
+        yield Problem(
+            "mesh.platform",
+            mesh["platform"],
+            "unset: the charts have platforms from 1.24 on",
+            "say in mesh.values what your platform needs, or take a newer mesh.version",
+        )
 
 
 def either_version_or_revisions(raw: Raw) -> Iterator[Problem]:
@@ -126,6 +141,7 @@ def namespaces_differ(raw: Raw) -> Iterator[Problem]:
 RULES = (
     has_a_version,
     supported_versions,
+    platform_is_known,
     either_version_or_revisions,
     revisions_are_known,
     revisions_lie_close_together,

@@ -18,7 +18,8 @@ from components.purge import PurgeArgs
 from components.routing import RoutingArgs
 from components.workload import WorkloadArgs
 from config import StackConfig
-from istio.charts import OFFICIAL_CHARTS, OFFICIAL_HUB
+from istio.charts import OFFICIAL_CHARTS
+from istio.values import OFFICIAL_HUB
 from mesh.recorder import PROJECT, Recording, record
 
 from .given import config
@@ -140,7 +141,7 @@ def test_objects_carry_their_name_and_their_owner(make: Make) -> None:
 def test_profile_decides_on_the_releases(mesh: Mapping[str, Any], missing: set[str]) -> None:
     releases = made(make_istio, mesh=mesh).named("Release")
     assert set(releases) == ALL_RELEASES - missing
-    assert releases["istiod"].inputs["values"]["pilot"]["cni"]["enabled"] is mesh.get("cni", True)
+    assert releases["istiod"].inputs["values"]["cni"]["enabled"] is mesh.get("cni", True)
 
 
 def test_releases_wait_for_what_they_need_and_for_nothing_else() -> None:
@@ -208,10 +209,10 @@ def test_images_come_from_the_hub_with_the_mesh_version(hub: str, expected: str)
 
 
 def test_own_helm_values_are_laid_over_the_generated_ones() -> None:
-    values = {"istiod": {"pilot": {"cni": {"enabled": False}}, "extra": [1]}, "ingress": {"service": {"type": "X"}}}
+    values = {"istiod": {"cni": {"enabled": False}, "extra": [1]}, "ingress": {"service": {"type": "X"}}}
     releases = made(make_istio, mesh={"values": values}).named("Release")
     istiod, ingress = (releases[name].inputs["values"] for name in ("istiod", "istio-ingressgateway"))
-    assert istiod["pilot"]["cni"]["enabled"] is False
+    assert istiod["cni"]["enabled"] is False
     assert istiod["extra"] == [1]
     assert istiod["global"]["tag"] == "1.31.0"
     assert ingress["service"]["type"] == "X"

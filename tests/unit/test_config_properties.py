@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from config import ConfigError, StackConfig, load, merged
-from istio.charts import charts, sidecar
+from istio.charts import charts
+from istio.values import sidecar
 from mesh import preflight
 
 from .given import NO_DEFAULTS, VALID
@@ -56,6 +57,7 @@ COMPLETE: Mapping[str, Any] = {
         "values": {"istiod": {"pilot": {"env": {"A": "1"}}}},
         "charts": "oci://example.com/charts",
         "hub": "example.com/istio",
+        "images": {"pilot": "example.com/istio/pilot@sha256:0"},
         "imagePullSecrets": ["pull"],
     },
     "nodes": {"mode": "none", "hosts": {}, "modules": [], "reboot": False},

@@ -96,6 +96,21 @@ def test_namespace_of_others_has_to_be_there(monkeypatch: pytest.MonkeyPatch) ->
     check(monkeypatch, given, FakeKubectl(objects=[*CRDS, live("Namespace", "shop")]))
 
 
+def test_files_that_are_not_there_are_told_before_the_cluster_is_asked(tmp_path: Path) -> None:
+    given = config(cluster={"kubeconfig": "no/file"}, mesh={"charts": str(tmp_path), "profile": "demo"})
+    (tmp_path / "istiod").mkdir()
+    (tmp_path / "istiod" / "Chart.yaml").touch()
+    (tmp_path / "base-1.31.0.tgz").touch()
+    (tmp_path / "cni").mkdir()
+    with pytest.raises(pulumi.RunError) as refused:
+        preflight.check(given, OWNER)
+    text = str(refused.value)
+    assert "the configuration has 3 problems; nothing was changed" in text
+    assert 'cluster.kubeconfig = "no/file"' in text
+    assert "with the chart cni, as cni/ or as cni-1.31.0.tgz" in text
+    assert "helm pull gateway --repo https://blob.istio.io/istio-release/charts --version 1.31.0" in text
+
+
 def test_own_objects_are_no_hindrance(monkeypatch: pytest.MonkeyPatch) -> None:
     given = config()
     kubectl = FakeKubectl(objects=[*CRDS, *(live(kind, name, OWNER) for kind, name in preflight.declared(given))])

@@ -53,3 +53,4 @@ soak: $(READY)
 lock:
 	uv pip compile --quiet --generate-hashes --no-header --python-version 3.11 requirements.in -o requirements.txt
 	uv pip compile --quiet --generate-hashes --no-header --python-version 3.11 requirements-dev.in -o requirements-dev.txt
+	uv pip compile --quiet --generate-hashes --no-header --python-version 3.11 tests/e2e/s3/requirements.in -o tests/e2e/s3/requirements.txt

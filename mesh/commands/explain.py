@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from pathlib import Path
 
 import click
 from rich.console import Console
@@ -11,6 +12,7 @@ from rich.console import Console
 from config import files
 from mesh import cli, envoy
 from mesh.explain import hops, live, mermaid, text
+from mesh.explain import html as page
 from mesh.explain.live import Declared, NoPodError, UnknownNameError
 from mesh.kubectl import Kubectl
 
@@ -19,15 +21,25 @@ _RAW = ("help", "config_dump", "clusters", "listeners", "server_info", "stats")
 _WIDTH = 120
 
 
-@click.command(epilog="Example: mesh explain front-tomcat bill-service --stack dev")
+@click.command(epilog="Example: mesh explain front-tomcat bill-service --stack dev --html path.html")
 @click.argument("source", metavar="FROM")
 @click.argument("target", metavar="TO")
 @click.option("--full", is_flag=True, help="Add the fields of each hop, and the way of the rules to the proxies.")
+@click.option("--html", type=click.Path(dir_okay=False, path_type=Path), help="Write one page with the drawing.")
 @click.option("--mermaid", "as_mermaid", is_flag=True, help="Print the drawing as a Mermaid flowchart.")
 @click.option("--raw", type=click.Choice(_RAW), help="Print what the admin interface of FROM's Envoy says.")
 @cli.stack_option
 @cli.json_option
-def command(source: str, target: str, full: bool, as_mermaid: bool, raw: str | None, stack: str, as_json: bool) -> int:
+def command(
+    source: str,
+    target: str,
+    full: bool,
+    html: Path | None,
+    as_mermaid: bool,
+    raw: str | None,
+    stack: str,
+    as_json: bool,
+) -> int:
     """Explain the path of a request from FROM to TO, hop by hop, read from the live proxies.
 
     FROM and TO are services, versions (bill-service/v2) or pods; TO may end with a port (bill-service:9999).
@@ -47,7 +59,10 @@ def command(source: str, target: str, full: bool, as_mermaid: bool, raw: str | N
         click.echo(envoy.Proxy(kubectl, snapshot.namespace, snapshot.caller.name).read(raw), nl=False)
         return cli.Exit.GOOD
     path = hops.explain(snapshot)
-    if as_mermaid:
+    if html:
+        html.write_text(page.write(path))
+        click.echo(f"wrote {html}")
+    elif as_mermaid:
         click.echo(mermaid.write(path))
     elif as_json:
         cli.print_json(dataclasses.asdict(path))

@@ -5,13 +5,15 @@ from __future__ import annotations
 import dataclasses
 import io
 from collections.abc import Mapping
+from html.parser import HTMLParser
 from typing import Any
 
 import pytest
 from rich.console import Console
 
 from config.files import Origin
-from mesh.explain import dump, hops, kubeproxy, mermaid, text
+from mesh.explain import dump, hops, html, kubeproxy, mermaid, text
+from mesh.explain.drawing import draw
 from mesh.explain.dump import Dump
 from mesh.explain.live import Declared, Endpoint, Pod, ServicePort, Snapshot
 from mesh.explain.model import Kind, Path
@@ -468,3 +470,69 @@ def test_the_mermaid_chart_has_the_weights_and_quotes_its_labels() -> None:
     assert chart.startswith("flowchart LR")
     assert 'route -- "v1: 90 %" --> server0_0' in chart
     assert 'control3 -. "xDS" .-> caller' in chart
+
+
+class Page(HTMLParser):
+    """What a page refers to, the tags that were left open, and its text."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.refers: list[str] = []
+        self.open: list[str] = []
+        self.words = ""
+        self.feed(source)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.refers += [value or "" for name, value in attrs if name in {"src", "href", "srcset", "action", "data"}]
+        if tag not in {"meta", "br"}:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words += data
+
+
+def many_pods() -> Snapshot:
+    pods = tuple(pod(f"bill-{n}", f"10.0.0.{n}", "v1") for n in range(1, 10))
+    hosts = {"v1": [each.address for each in pods], "v2": []}
+    return snapshot(pods=pods, proxy=envoy(hosts=hosts), servers={})
+
+
+@pytest.mark.parametrize("given", [snapshot(), unmeshed(), many_pods(), snapshot(proxy=envoy(listeners=[]))])
+def test_the_page_needs_nothing_else_and_is_well_formed(given: Snapshot) -> None:
+    path = hops.explain(given)
+    source = html.write(path)
+    page = Page(source)
+    assert page.open == []
+    assert set(page.refers) <= {f"#hop-{number}" for number in range(1, len(path.hops) + 1)}
+    assert "url(http" not in source and "@import" not in source
+    for hop in path.hops:
+        assert hop.name in page.words and hop.why in page.words
+    for _, _, problem in path.broken:
+        assert problem.what in page.words and problem.fix in page.words
+
+
+def test_names_cannot_break_the_page() -> None:
+    path = hops.explain(snapshot(source="<script>alert(1)</script>"))
+    assert "<script" not in html.write(path)
+
+
+def test_of_many_pods_some_are_drawn_and_the_others_counted() -> None:
+    drawing = draw(hops.explain(many_pods()))
+    assert [box.title for box in drawing.servers] == [
+        *(f"bill-{n}" for n in range(1, 5)),
+        "and 5 more",
+        "no endpoint",
+    ]
+    assert all(box.y >= 0 and box.y + box.height <= drawing.height for box in drawing.servers)
+
+
+def test_a_ribbon_is_as_broad_as_its_share() -> None:
+    v1, v2 = draw(hops.explain(snapshot())).ribbons
+    assert v1.breadth == pytest.approx(9 * v2.breadth)

@@ -42,6 +42,19 @@ class Stack(pulumi.Stack):
         kept = yaml.safe_load(self.file.read_text()) if self.file.exists() else {}
         self.file.write_text(yaml.safe_dump({**kept, "config": values}, sort_keys=False))
 
+    def mesh(self, *args: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+        """`mesh` for this stack, as a user would run it in its folder."""
+        return subprocess.run(
+            [str(self.folder / ".venv/bin/mesh"), *args, f"--stack={self.name}"],
+            cwd=self.folder,
+            env=self.variables,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
     def select(self) -> None:
         """Makes the stack if it is not there yet."""
         if self.name not in self._names():

@@ -75,6 +75,19 @@ def json_option(function: Function) -> Function:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")(function)
 
 
+def yes_option(function: Function) -> Function:
+    return click.option("--yes", is_flag=True, help="Do not ask.")(function)
+
+
+def confirm(yes: bool, question: str) -> None:
+    """Asks, unless `--yes` was given; where nobody can be asked it is an error. Raises `click.Abort` on no."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise Failure("nothing was changed: there is nobody to ask; add --yes", Exit.USAGE)
+    click.confirm(question, abort=True, err=True)
+
+
 def as_json(value: object) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False)
 

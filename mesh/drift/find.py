@@ -35,7 +35,7 @@ class Expected:
     """One object as it should be.
 
     `applied` is what was applied last by the field manager `manager`; `urn` is that of the resource, and `release` the
-    Helm release that the object lies in, '' for the stack's own.
+    Helm release that the object lies in, '' for the stack's own; of a patch the object itself is somebody else's.
     """
 
     body: Object
@@ -43,6 +43,7 @@ class Expected:
     urn: str
     manager: str
     release: str = ""
+    is_patch: bool = False
 
     @property
     def identity(self) -> Identity:
@@ -51,12 +52,16 @@ class Expected:
 
 @dataclass(frozen=True)
 class Drift:
-    """One object that is not as declared, and where; `writers` go with `differences`. Without `live` it is missing."""
+    """One object that is not as declared, and where; `writers` go with `differences`. Without `live` it is missing.
+
+    `pending` are the differences of the same object that are only not applied yet.
+    """
 
     expected: Expected
     live: Object | None
     differences: list[Difference] = field(default_factory=list)
     writers: list[Writer | None] = field(default_factory=list)
+    pending: list[Difference] = field(default_factory=list)
 
     @property
     def is_missing(self) -> bool:
@@ -123,7 +128,13 @@ def _expected(recording: Recording, applied: Applied) -> Iterator[Expected]:
             continue
         before = _applied_body(entry)
         body = _with_secrets(_declared_body(resource), before)
-        yield Expected(body, before, resource.urn, entry["outputs"].get("__fieldManager", ""))
+        yield Expected(
+            body,
+            before,
+            resource.urn,
+            entry["outputs"].get("__fieldManager", ""),
+            is_patch=resource.kind.endswith("Patch"),
+        )
         release = applied.releases.get((resource.inputs.get("namespace", ""), resource.name))
         if body["kind"] == RELEASE and release:
             for item in release.objects:
@@ -137,12 +148,15 @@ HELM = "pulumi-resource-kubernetes"
 def _drift(expected: Expected, live: Object | None) -> Drift | None:
     if live is None or "deletionTimestamp" in live["metadata"]:
         return Drift(expected, live)
-    found = [
-        (difference, writer)
-        for difference in compare.differences(expected.body, live)
-        if not _is_pending(expected, difference, writer := compare.writer(live, difference.path))
-    ]
-    return Drift(expected, live, [d for d, _ in found], [w for _, w in found]) if found else None
+    drift = Drift(expected, live)
+    for difference in compare.differences(expected.body, live):
+        writer = compare.writer(live, difference.path)
+        if _is_pending(expected, difference, writer):
+            drift.pending.append(difference)
+        else:
+            drift.differences.append(difference)
+            drift.writers.append(writer)
+    return drift if drift.differences else None
 
 
 def _is_pending(expected: Expected, difference: Difference, writer: Writer | None) -> bool:

@@ -36,18 +36,16 @@ def lines(drift: Drift) -> Iterator[str]:
     if drift.is_missing:
         yield "is being deleted" if drift.is_going else "is missing"
         return
-    told: set[Path] = set()
-    for difference, writer in zip(drift.differences, drift.writers, strict=True):
-        if _is_weight(drift.expected.body, difference):
-            route = difference.path[:-2]
-            if route in told:
-                continue
-            told.add(route)
-            what = _weights(drift, route)
-        else:
-            declared, live = _pair(drift.expected.body, difference)
-            what = f"{difference.field}: {declared} declared, {live} live"
+    for difference, what in _told(drift, "{declared} declared, {live} live"):
+        writer = drift.writers[drift.differences.index(difference)]
         yield f"{what} ({_who(writer)})"
+
+
+def changes(drift: Drift) -> Iterator[str]:
+    """What putting it right does: before → after."""
+    if drift.is_missing:
+        yield "nothing → made again as declared"
+    yield from (what for _, what in _told(drift, "{live} → {declared}"))
 
 
 def pending(change: Pending) -> str:
@@ -125,11 +123,23 @@ def _is_weight(body: Mapping[str, Any], difference: Difference) -> bool:
     return body["kind"] == "VirtualService" and path[-1] == "weight" and len(path) > 2 and path[-3] == "route"
 
 
-def _weights(drift: Drift, route: Path) -> str:
+def _told(drift: Drift, form: str) -> Iterator[tuple[Difference, str]]:
+    """Each difference in the `form`; the weights of one route share a line, and the first difference stands for all."""
+    told: set[Path] = set()
+    for difference in drift.differences:
+        if not _is_weight(drift.expected.body, difference):
+            declared, live = _pair(drift.expected.body, difference)
+            yield difference, f"{difference.field}: {form.format(declared=declared, live=live)}"
+        elif (route := difference.path[:-2]) not in told:
+            told.add(route)
+            yield difference, _weights(drift, route, form)
+
+
+def _weights(drift: Drift, route: Path, form: str) -> str:
     """`bill-service: v1 90 % declared, 70 % live; v2 10 % declared, 30 % live`."""
     declared, live = _by_version(at(drift.expected.body, route)), _by_version(at(drift.live, route))
     told = [
-        f"{version} {weight} % declared, {live.get(version, 0)} % live"
+        f"{version} {form.format(declared=f'{weight} %', live=f'{live.get(version, 0)} %')}"
         for version, weight in declared.items()
         if weight != live.get(version, 0)
     ]

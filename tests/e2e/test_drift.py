@@ -1,0 +1,140 @@
+"""What somebody changes behind the stack's back is found, and put right, and nothing else is."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from harness.stack import Stack
+from harness.traffic import wait_until_enforced
+from mesh.kubectl import Kubectl
+
+NAMESPACE = "istio-demo"
+
+Entry = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def installed(stack: Stack) -> Stack:
+    stack.up()
+    return stack
+
+
+def drift(stack: Stack, code: int) -> Entry:
+    found = stack.mesh("drift", "--json")
+    assert found.returncode == code, found.stderr
+    report: Entry = json.loads(found.stdout)
+    return report
+
+
+def fields(report: Entry) -> set[tuple[str, str, str]]:
+    """Kind, name and field of each finding."""
+    return {(entry["kind"], entry["name"], entry["field"]) for entry in report["drift"]}
+
+
+def assert_no_drift(stack: Stack) -> None:
+    report = drift(stack, 0)
+    assert (report["drift"], report["pending"]) == ([], [])
+    assert report["compared"] > 60
+
+
+def assert_pulumi_sees_no_change(stack: Stack) -> None:
+    stack.pulumi("preview", "--expect-no-changes")
+    stack.pulumi("refresh", "--yes", "--skip-preview", "--expect-no-changes")
+
+
+def edit_weights(kubectl: Kubectl, v1: int) -> None:
+    patch = [
+        {"op": "replace", "path": f"/spec/http/0/route/{number}/weight", "value": weight}
+        for number, weight in enumerate((v1, 100 - v1))
+    ]
+    _edit(kubectl, "virtualservice/vs-bill-service", patch, NAMESPACE)
+
+
+def _edit(kubectl: Kubectl, what: str, patch: list[Entry], namespace: str) -> None:
+    kubectl.run("patch", what, f"--namespace={namespace}", "--type=json", f"--patch={json.dumps(patch)}")
+
+
+def test_a_fresh_stack_has_no_drift_and_neither_has_a_refreshed_one(installed: Stack) -> None:
+    assert_no_drift(installed)
+    installed.pulumi("refresh", "--yes", "--skip-preview", "--expect-no-changes")
+    assert_no_drift(installed)
+    assert installed.mesh("repair", "--yes").stdout.startswith("No drift")
+
+
+def test_every_edit_is_named_and_put_right(installed: Stack, kubectl: Kubectl) -> None:
+    edit_weights(kubectl, 70)
+    kubectl.run("delete", "destinationrule", "dest-bill-service-v2", f"--namespace={NAMESPACE}")
+    kubectl.run("label", "deployment", "bill-service-v1", f"--namespace={NAMESPACE}", "app=edited", "--overwrite")
+    kubectl.run("label", "service", "istiod", "--namespace=istio-system", "app=edited", "--overwrite")
+    kubectl.run("delete", "clusterrole", "istio-cni-repair-role")
+    tls = [{"op": "add", "path": "/spec/trafficPolicy", "value": {"tls": {"mode": "DISABLE"}}}]
+    _edit(kubectl, "destinationrule/dest-bill-service", tls, NAMESPACE)
+    # Last, as its webhook checks the rules. They can be put right only after istiod is.
+    kubectl.run("scale", "deployment", "istiod", "--namespace=istio-system", "--replicas=0")
+    report = drift(installed, 1)
+    assert fields(report) == {
+        ("VirtualService", "vs-bill-service", "spec.http[0].route[0].weight"),
+        ("VirtualService", "vs-bill-service", "spec.http[0].route[1].weight"),
+        ("DestinationRule", "dest-bill-service", "spec.trafficPolicy"),
+        ("DestinationRule", "dest-bill-service-v2", ""),
+        ("Deployment", "bill-service-v1", "metadata.labels.app"),
+        ("Service", "istiod", "metadata.labels.app"),
+        ("ClusterRole", "istio-cni-repair-role", ""),
+        ("Deployment", "istiod", "spec.replicas"),
+    }
+    weight = next(entry for entry in report["drift"] if entry["field"].endswith("[0].weight"))
+    assert (weight["declared"], weight["live"], weight["manager"]) == (90, 70, "kubectl-patch")
+    said = installed.mesh("drift").stdout
+    assert "bill-service: v1 90 % declared, 70 % live; v2 10 % declared, 30 % live (by kubectl-patch" in said
+
+    refused = installed.mesh("repair")
+    assert refused.returncode == 2 and "add --yes" in refused.stderr
+    assert fields(drift(installed, 1)) == fields(report)
+
+    repaired = installed.mesh("repair", "--yes")
+    assert repaired.returncode == 0, repaired.stdout + repaired.stderr
+    assert "bill-service: v1 70 % → 90 %; v2 30 % → 10 %" in repaired.stdout
+    assert_no_drift(installed)
+    assert_pulumi_sees_no_change(installed)
+    wait_until_enforced(kubectl, NAMESPACE, {"v1": 90, "v2": 10})
+
+
+def test_an_edit_that_a_refresh_took_into_the_state_is_put_right_there_too(installed: Stack, kubectl: Kubectl) -> None:
+    edit_weights(kubectl, 60)
+    installed.pulumi("refresh", "--yes", "--skip-preview")
+    assert {name for _, name, _ in fields(drift(installed, 1))} == {"vs-bill-service"}
+    assert installed.mesh("repair", "--yes").returncode == 0
+    assert_no_drift(installed)
+    assert_pulumi_sees_no_change(installed)
+
+
+def test_a_change_of_the_program_is_no_drift(installed: Stack, config: Entry) -> None:
+    installed.configure({**config, "routing": {"bill-service": {"weights": {"v1": 50, "v2": 50}}}})
+    try:
+        report = drift(installed, 0)
+    finally:
+        installed.configure(config)
+    assert [(change["action"], change["name"]) for change in report["pending"]] == [("update", "vs-bill-service")]
+
+
+def test_the_versions_are_the_declared_one(installed: Stack) -> None:
+    shown = installed.mesh("version", "--json")
+    assert shown.returncode == 0, shown.stdout
+    found = json.loads(shown.stdout)
+    assert {plane["version"] for plane in found["control_planes"]} == {found["declared"]}
+    assert {gateway["name"] for gateway in found["gateways"]} == {"istio-ingressgateway", "istio-egressgateway"}
+    assert [proxies["namespaces"] for proxies in found["proxies"]] == [{NAMESPACE: 3}]
+
+
+def test_an_unreachable_cluster_is_no_drift(installed: Stack, config: Entry) -> None:
+    installed.configure({**config, "cluster": {**config["cluster"], "context": "nowhere"}})
+    try:
+        for command in ("drift", "repair", "version"):
+            told = installed.mesh(command)
+            assert told.returncode == 2 and "nowhere" in told.stderr
+            assert "Traceback" not in told.stderr
+    finally:
+        installed.configure(config)

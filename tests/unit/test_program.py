@@ -101,7 +101,7 @@ def test_services_move_to_another_revision_one_by_one() -> None:
 def test_service_that_names_the_default_revision_is_no_exception() -> None:
     plain = program("dev", mesh=REVISIONS)
     named = program("dev", mesh=REVISIONS, services={"front-tomcat": {"revision": "stable"}})
-    assert [(r.urn, r.inputs) for r in named] == [(r.urn, r.inputs) for r in plain]
+    assert {r.urn: r.inputs for r in named} == {r.urn: r.inputs for r in plain}
 
 
 def test_move_to_another_default_revision_leaves_both_control_planes_as_they_are() -> None:

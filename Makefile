@@ -36,6 +36,7 @@ check: $(READY)
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy .
+	@$(BIN)/python -m ci.lint
 
 cluster-up: $(READY)
 	@$(BIN)/python -m localcluster up

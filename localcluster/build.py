@@ -92,6 +92,7 @@ GO_BUILDS = {
     ),
     "tools": GoBuild("cluster", (f"{_ISTIO_MODULE}/istioctl/cmd/istioctl",), _VERSIONS, _TAGS, estimate=170),
     "helm": GoBuild("helm", (f"{_HELM_MODULE}/cmd/helm",), {f"{_HELM_MODULE}/internal/version.version": HELM}, "", 300),
+    "actionlint": GoBuild("actionlint", ("github.com/rhysd/actionlint/cmd/actionlint",), {}, "", estimate=120),
 }
 
 # About the seconds that each step takes on two cores with nothing compiled yet: they only feed the progress display.
@@ -101,13 +102,14 @@ WEIGHTS = {
     "cluster": 800.0,
     "tools": 60.0,
     "helm": 40.0,
+    "actionlint": 10.0,
     "debian": 30.0,
     "envoy": 15.0,
     "charts": 5.0,
     "images": 30.0,
 }
-# The cluster runs without these: what renders charts, and what it is compared with.
-TOOLS = ("tools", "helm")
+# The cluster runs without these: what renders charts, what it is compared with, and what checks the workflows.
+TOOLS = ("tools", "helm", "actionlint")
 DEFAULT_GROUPS = tuple(name for name in WEIGHTS if name not in TOOLS)
 # What a first build takes with the Go caches, and what a cluster takes afterwards.
 COLD_DISK = 16
@@ -191,6 +193,7 @@ def outputs(group: str) -> list[Path]:
         "kubernetes-provider": ("pulumi-resource-kubernetes",),
         "tools": ("istioctl",),
         "helm": ("helm",),
+        "actionlint": ("actionlint",),
         "envoy": ("envoy",),
     }
     folders = {"debian": debian(), "charts": charts(), "images": image_store()}

@@ -26,15 +26,14 @@ from mesh.report.report import Report, report
 def command(against: str | None, as_markdown: bool, stack: str, as_json: bool) -> int:
     """Say what `pulumi up` would change: in words, then the risk, the resources, and the mesh's rendered objects.
 
-    Secrets are not shown. Exit codes: 0 no changes, 1 changes, 2 refused or a wrong configuration, which is printed in
-    the place of the changes.
+    Secrets are not shown. Exit codes: 0 no changes, 1 changes, 2 refused, or nothing to compare, as when the
+    configuration is wrong: then the report says why.
     """
     files.stack_file(stack)
     try:
-        comparison = states.offline(stack, against) if against else states.live(Stack(stack))
+        found = report(stack, states.offline(stack, against) if against else states.live(Stack(stack)))
     except states.StateError as error:
-        raise cli.Failure(str(error), cli.Exit.USAGE) from None
-    found = report(stack, comparison)
+        found = Report(stack, against or f"the live stack {stack}", "the working tree", problems=str(error))
     if as_json:
         cli.print_json({"verdict": found.verdict, **asdict(found)})
     else:

@@ -55,7 +55,7 @@ def summary(report: Report) -> str:
     """The whole report in a few words."""
     match report.verdict:
         case "wrong":
-            return "the configuration is wrong"
+            return "cannot be compared"
         case "refused":
             return "refused"
         case "none":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -11,9 +11,10 @@ from typing import Any, Literal
 from mesh import render
 from mesh.helm import HelmError
 from mesh.report.changes import Change, changes
-from mesh.report.risk import Risk, pods, refusals, risk
+from mesh.report.risk import MANDATORY, Risk, pods, refusals, risk
 from mesh.report.states import Comparison, State
 from mesh.report.words import Sentence, sentences
+from policy import rules
 
 Verdict = Literal["wrong", "refused", "none", "changes"]
 
@@ -55,8 +56,7 @@ class Report:
 _SIGNS: Mapping[str, str] = {"create": "+", "delete": "-", "update": "~", "replace": "±"}
 
 
-def report(stack: str, comparison: Comparison, policy: Sequence[str] = ()) -> Report:
-    """`policy` are findings on what would be there, one line each."""
+def report(stack: str, comparison: Comparison) -> Report:
     before, after = comparison.before, comparison.after
     if after.problems or before.problems:
         wrong = after.problems or (
@@ -72,7 +72,7 @@ def report(stack: str, comparison: Comparison, policy: Sequence[str] = ()) -> Re
         after.name,
         refusals=tuple(refusals(found)),
         words=tuple(sentences(found)),
-        risk=risk(found, [one.name for one in mesh if one.restarts] or _unknown(not_rendered), policy),
+        risk=risk(found, [one.name for one in mesh if one.restarts] or _unknown(not_rendered), _policy(before, after)),
         resources=tuple(
             ObjectDiff(_SIGNS[change.operation], f"{change.kind} {change.name}", _diff(change.old, change.new))
             for change in found
@@ -113,6 +113,19 @@ def _rendered(found: Sequence[Change], before: State, after: State) -> tuple[lis
         if old.get(key) != new.get(key)
         for _, kind, namespace, name in [key]
     ], ""
+
+
+def _policy(before: State, after: State) -> list[str]:
+    """What the policy pack finds in `after` and did not find in `before`."""
+    old, new = (set(_findings(state)) for state in (before, after))
+    return sorted(new - old, reverse=True)
+
+
+def _findings(state: State) -> Iterator[str]:
+    proposed = [rules.Proposed(one.urn, one.type, one.name, one.inputs) for one in state.resources.values()]
+    for verdict in rules.verdicts(proposed):
+        level = MANDATORY if verdict.mandatory else "advice"
+        yield f"{level}, {verdict.finding.resource.name}: {verdict.finding.message}"
 
 
 def _unknown(not_rendered: str) -> list[str]:

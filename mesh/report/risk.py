@@ -13,6 +13,9 @@ from mesh.report.changes import Change
 
 Level = Literal["none", "low", "medium", "high"]
 
+MANDATORY = "mandatory"
+"""How a finding begins that would stop a deployment; all others are advice."""
+
 _MUCH = 50
 """From this percentage of a service's requests on, a move in one step is worth a second look."""
 
@@ -42,7 +45,7 @@ def risk(changes: Sequence[Change], mesh_restarts: Sequence[str] = (), policy: S
     level: Level = "low" if changes else "none"
     if restarts or any(share >= _MUCH for share, _ in moves):
         level = "medium"
-    if deleted or replaced or warnings or policy:
+    if deleted or replaced or warnings or any(line.startswith(MANDATORY) for line in policy):
         level = "high"
     return Risk(level, tuple(text for _, text in moves), restarts, deleted, replaced, warnings, tuple(policy))
 

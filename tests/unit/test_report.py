@@ -300,10 +300,15 @@ def test_protection_that_is_taken_away_is_told() -> None:
     assert found.risk.level == "high"
 
 
-def test_policy_findings_are_part_of_the_risk() -> None:
-    recording = states.of(program("dev"), "new")
-    found = report("dev", Comparison(State("old"), recording), policy=["no limits on front-tomcat-v1"])
-    assert "policy: no limits on front-tomcat-v1" in markdown.write(found)
+def test_policy_findings_that_the_change_brings_are_part_of_the_risk() -> None:
+    comment = markdown.write(compared(NOTHING, bill(versions={"v2": {"image": "nginx:latest"}})))
+    assert "- policy: advice, bill-service-v2: the image nginx:latest may be another one tomorrow" in comment
+    assert "front-tomcat" not in comment
+    assert "Risk: medium" in comment
+    privileged = bill(versions={"v2": {"securityContext": {"privileged": True}}})
+    comment = markdown.write(compared(NOTHING, privileged))
+    assert "- policy: mandatory, bill-service-v2: " in comment
+    assert "Risk: high" in comment
 
 
 def test_a_long_report_is_cut_below_the_limit() -> None:
@@ -417,7 +422,7 @@ def test_a_wrong_configuration_is_the_whole_report(checkout: Path) -> None:
     found = report("dev", states.offline("dev", "HEAD", checkout))
     assert found.verdict == "wrong"
     for written in (markdown.write(found), text.write(found)):
-        assert "the configuration is wrong" in written
+        assert "cannot be compared" in written
         assert "weights that add up to 100; these add up to 110" in written
         assert "Risk" not in written
 
@@ -482,3 +487,12 @@ def test_a_stack_without_a_file() -> None:
     done = CliRunner().invoke(diff.command, ["--stack", "dve"], standalone_mode=False)
     assert isinstance(done.exception, ConfigError)
     assert "did you mean 'dev'?" in str(done.exception)
+
+
+def test_a_comparison_that_cannot_be_made_is_a_report_too() -> None:
+    done = CliRunner().invoke(
+        diff.command, ["--stack", "dev", "--against", "no-such-commit", "--markdown"], standalone_mode=False
+    )
+    assert done.return_value == 2
+    assert done.output.startswith("<!-- mesh diff: dev -->\n## `dev`: cannot be compared\n")
+    assert "git does not know no-such-commit" in done.output

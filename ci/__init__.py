@@ -1,0 +1,1 @@
+"""What the workflows run; the tests run the same."""

@@ -1,14 +1,16 @@
-"""Node preparation (to come) → mesh → namespace → workloads → routing, all from the stack's configuration."""
+"""Node preparation → mesh → namespace → workloads → routing, all from the stack's configuration."""
 
 import pulumi
 
 from components.istio import Istio, IstioArgs
 from components.kubernetes import KubernetesProvider
 from components.namespace import WorkloadNamespace, WorkloadNamespaceArgs
+from components.nodes import NodePrep, NodePrepArgs
 from components.purge import Purge, PurgeArgs, PurgeGuard
 from components.routing import Routing, RoutingArgs
 from components.workload import Workload, WorkloadArgs
 from config import stack
+from istio import kernel
 from mesh import preflight
 
 config = stack.read()
@@ -22,15 +24,22 @@ def after(*resources: pulumi.Resource) -> pulumi.ResourceOptions:
     return pulumi.ResourceOptions(provider=cluster, depends_on=resources)
 
 
+prepared: list[pulumi.Resource] = []
+if config.nodes.mode != "none":
+    keys = stack.secret("sshPrivateKey"), stack.secret("bastionPrivateKey")
+    prepared.append(
+        NodePrep("nodes", NodePrepArgs(config.nodes, kernel.modules(config), config.cluster, *keys), after())
+    )
+
 istio: Istio | None = None
 if config.mesh.mode == "managed":
     leftovers = Purge("leftovers", PurgeArgs(config.cluster, config.mesh))
-    istio = Istio("mesh", IstioArgs(config.mesh), after(leftovers))
+    istio = Istio("mesh", IstioArgs(config.mesh), after(leftovers, *prepared))
 
 workload_namespace = WorkloadNamespace(
     "workloads",
     WorkloadNamespaceArgs(config.namespace, config.mesh, config.follows_one_revision),
-    after(*(istio.injection if istio else [])),
+    after(*(istio.injection if istio else prepared)),
 )
 namespace = workload_namespace.namespace
 

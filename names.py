@@ -18,6 +18,15 @@ https://istio.io/latest/docs/ops/configuration/telemetry/envoy-stats/
 REVISION = "istio.io/rev"
 """Istio's label for the control plane of a namespace or a pod; a namespace's counts more than that of its pods."""
 
+NODES = "istio-nodes"
+"""The namespace of the pods that prepare the nodes."""
+
+NODE_PREP = "node-prep"
+"""The DaemonSet in it."""
+
+CORDONED = "istio-governance/cordoned-by"
+"""The annotation of a node that a stack has cordoned for a reboot, and which it so may uncordon."""
+
 ROUTING_API = "networking.istio.io/v1beta1"
 """Served by every supported Istio; a change would be a new URN, and Pulumi would delete the live rule with the old."""
 

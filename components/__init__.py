@@ -1,9 +1,10 @@
-"""Pulumi components: node preparation (to come) → mesh → namespace → workload → routing, and the purge around them."""
+"""Pulumi components: node preparation → mesh → namespace → workload → routing, and the purge around them."""
 
 from components.istio import Istio
 from components.namespace import WorkloadNamespace
+from components.nodes import NodePrep
 from components.purge import Purge, PurgeGuard
 from components.routing import Routing
 from components.workload import Workload
 
-__all__ = ["Istio", "Purge", "PurgeGuard", "Routing", "Workload", "WorkloadNamespace"]
+__all__ = ["Istio", "NodePrep", "Purge", "PurgeGuard", "Routing", "Workload", "WorkloadNamespace"]

@@ -3,7 +3,7 @@
 from config.load import ConfigError, load, merged
 from config.mesh import Cluster, Mesh
 from config.model import StackConfig
-from config.nodes import Nodes
+from config.nodes import Machine, NodeHost, Nodes
 from config.problems import Problem
 from config.routing import Egress, Gate, Rule, Shift
 from config.services import Namespace, Port, Service, Workload
@@ -13,8 +13,10 @@ __all__ = [
     "ConfigError",
     "Egress",
     "Gate",
+    "Machine",
     "Mesh",
     "Namespace",
+    "NodeHost",
     "Nodes",
     "Port",
     "Problem",

@@ -13,11 +13,10 @@ import yaml
 from config.load import ConfigError, load
 from config.model import StackConfig
 from config.problems import MISSING, Problem, nearest
+from config.types import SECRET as SECRET
 
 PROJECT = Path(__file__).parent.parent
 NAMESPACE = "istio-governance:"
-# What stands in the place of an encrypted value, which only Pulumi can decrypt.
-SECRET = "[secret]"  # noqa: S105
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from pydantic_core import ErrorDetails
 from config import rules
 from config.model import StackConfig
 from config.problems import MISSING, Problem, nearest, report
+from config.types import SECRET, SecretKey
 
 DEFAULTS = Path(__file__).parent.parent / "defaults.yaml"
 
@@ -43,8 +44,12 @@ def load(
     of them that hold a `secure:` value; `needs_cluster` refuses a configuration that does not say which cluster.
     Raises `ConfigError` with all problems at once.
     """
-    problems = [_nested_secret(key) for key in secret_keys if key in _aliases(StackConfig)]
+    problems = [_nested_secret(key) for key in secret_keys if key in _aliases(StackConfig) and key not in _SECRETS]
     raw = merged(_shared(defaults), stack)
+    for key in _SECRETS & raw.keys():
+        if raw[key] != SECRET and key not in secret_keys:
+            problems.append(_plain_secret(key))
+        raw[key] = SECRET
     config = None
     try:
         config = StackConfig.model_validate(raw, by_alias=True, by_name=False)
@@ -101,6 +106,12 @@ def _nested_secret(key: str) -> Problem:
     )
 
 
+def _plain_secret(key: str) -> Problem:
+    return Problem(
+        key, MISSING, "a secret, which no file holds as plain text", f"pulumi config set --secret {key} < FILE"
+    )
+
+
 def _without_secrets(problem: Problem, secret_keys: Sequence[str]) -> Problem:
     secret = any(problem.key == key or problem.key.startswith(f"{key}.") for key in secret_keys)
     return replace(problem, value=MISSING) if secret else problem
@@ -108,6 +119,11 @@ def _without_secrets(problem: Problem, secret_keys: Sequence[str]) -> Problem:
 
 def _aliases(model: type[BaseModel]) -> dict[str, FieldInfo]:
     return {field.alias or name: field for name, field in model.model_fields.items()}
+
+
+_SECRETS = {
+    alias for alias, field in _aliases(StackConfig).items() if get_args(field.annotation) == get_args(SecretKey)
+}
 
 
 def _problem(details: ErrorDetails) -> Problem:

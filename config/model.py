@@ -14,7 +14,7 @@ from config.mesh import Cluster, Mesh
 from config.nodes import Nodes
 from config.routing import Egress, Rule
 from config.services import Namespace, Service
-from config.types import Host, Model, ServiceName
+from config.types import Host, Model, SecretKey, ServiceName
 
 
 class StackConfig(Model):
@@ -24,6 +24,8 @@ class StackConfig(Model):
     cluster: Cluster = Cluster()
     mesh: Mesh = Mesh()
     nodes: Nodes = Nodes()
+    ssh_private_key: SecretKey = Field("", description="secret: the SSH key that opens every host of nodes.hosts")
+    bastion_private_key: SecretKey = Field("", description="secret: the bastion's, where it is another than the hosts'")
     namespace: Namespace = Namespace()
     services: Mapping[ServiceName, Service] = Field(min_length=1, description="at least one service, by name")
     routing: Mapping[str, Rule] = Field(default_factory=dict, description="rules by service")

@@ -26,6 +26,11 @@ def read() -> StackConfig:
         raise pulumi.RunError(str(error)) from None
 
 
+def secret(key: str) -> pulumi.Output[str] | None:
+    """A top-level secret key, which no model holds; it stays secret in the state."""
+    return pulumi.Config().get_secret(key)
+
+
 def _parsed(value: str) -> Any:
     """Pulumi hands objects over as JSON and anything else as plain text."""
     try:

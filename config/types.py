@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
@@ -103,6 +103,9 @@ LabelValue = Annotated[
         description="a label's value: at most 63 letters, digits, '-', '_' and '.', first and last a letter or digit",
     ),
 ]
+# What stands in the place of a secret value: nothing but Pulumi and the resources that need it get to see it.
+SECRET = "[secret]"  # noqa: S105
+SecretKey = Literal["", "[secret]"]
 Labels = Mapping[str, LabelValue]
 # A file knows lists only; frozen models want tuples.
 Strings = Annotated[tuple[str, ...], Field(strict=False)]

@@ -8,6 +8,7 @@ from typing import Any
 
 from config import files
 from config.files import NAMESPACE, PROJECT
+from config.types import SECRET
 from mesh import preflight
 from mesh.recorder import Recording, record
 
@@ -20,6 +21,6 @@ def declared(stack: str, project: Path = PROJECT) -> Recording:
 def declared_by(raw: dict[str, Any], stack: str, project: Path = PROJECT) -> Recording:
     """The same for a configuration by key of the project's namespace."""
     config = files.as_pulumi_passes({NAMESPACE + key: value for key, value in raw.items()})
-    secrets = [NAMESPACE + key for key, value in raw.items() if value == files.SECRET]
+    secrets = [NAMESPACE + key for key, value in raw.items() if value == SECRET]
     with preflight.offline():
         return record(lambda: runpy.run_path(str(project / "__main__.py")), stack, config, secrets)

@@ -87,6 +87,8 @@ def declared(config: StackConfig) -> set[tuple[str, str]]:
     objects = {("Namespace", config.namespace.name)} if config.namespace.create else set()
     if config.mesh.mode == "managed":
         objects.add(("Namespace", config.mesh.namespace))
+    if config.nodes.mode == "daemonset":
+        objects.add(("Namespace", names.NODES))
     for name, service in config.services.items():
         if service.workload == "existing":
             continue
@@ -169,6 +171,8 @@ def _whose(item: Mapping[str, Any]) -> str:
 def _fix(config: StackConfig, kind: str, name: str) -> str:
     if kind == "Namespace" and name == config.mesh.namespace:
         return "set mesh.mode to existing to use the Istio that is there, or remove it first"
+    if kind == "Namespace" and name == names.NODES:
+        return f"remove what another stack left there (kubectl delete namespace {name}), or set nodes.mode to none"
     if kind == "Namespace":
         return "set namespace.create to false to use it as it is, or choose another namespace.name"
     return f"delete it (kubectl -n {config.namespace.name} delete {kind.lower()} {name}), or name yours differently"

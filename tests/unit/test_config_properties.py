@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from config import ConfigError, StackConfig, load, merged
+from config.types import SECRET
+from istio import kernel
 from istio.charts import charts
 from istio.values import sidecar
 from mesh import preflight
@@ -29,6 +31,7 @@ OUTLIERS = {
     "maxEjectionPercent": 50,
     "minHealthPercent": 30,
 }
+MACHINE = {"address": "10.0.0.1", "port": 2222, "user": "admin", "hostKey": "ssh-ed25519 AAAA"}
 POOL = {
     "tcp": {"maxConnections": 100, "connectTimeout": "500ms"},
     "http": {
@@ -60,7 +63,17 @@ COMPLETE: Mapping[str, Any] = {
         "images": {"pilot": "example.com/istio/pilot@sha256:0"},
         "imagePullSecrets": ["pull"],
     },
-    "nodes": {"mode": "none", "hosts": {}, "modules": [], "reboot": False},
+    "nodes": {
+        "mode": "ssh",
+        "hosts": {"worker": {**MACHINE, "node": "worker-1"}},
+        "bastion": {**MACHINE, "address": "bastion.example.com"},
+        "modules": ["nf_nat"],
+        "ipFamilies": ["IPv4", "IPv6"],
+        "reboot": True,
+        "image": "example.com/kmod",
+    },
+    "sshPrivateKey": SECRET,
+    "bastionPrivateKey": SECRET,
     "namespace": {"name": "shop", "create": True},
     "services": {
         "bill-service": {
@@ -231,6 +244,9 @@ def never_crashes(document: Any, defaults: pathlib.Path = NO_DEFAULTS) -> None:
         assert sum(weights.values()) == 100
     if config.mesh.mode == "managed":
         assert {"base", "istiod"} <= {chart.key for chart in charts(config.mesh)}
+    if config.nodes.mode == "ssh":
+        assert all(host.host_key for host in config.nodes.hosts.values())
+    assert kernel.modules(config)
     assert preflight.declared(config)
 
 

@@ -1,0 +1,182 @@
+"""The preparation of the nodes: the kernel modules that sidecars need, there before the mesh starts."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pulumi
+
+import names
+from components.command import Connection, LocalCommand, RemoteCommand
+from components.kubernetes import KubernetesObject
+from config import Cluster, Machine, NodeHost, Nodes
+
+SCRIPT = (Path(__file__).parent / "prepare-node.sh").read_text()
+_LIST_FOLDER, _MODULES_FOLDER = "/etc/modules-load.d", "/lib/modules"
+
+
+@dataclass(frozen=True)
+class NodePrepArgs:
+    """`nodes` with any mode but `none`; `modules` are those that every node has to have."""
+
+    nodes: Nodes
+    modules: tuple[str, ...]
+    cluster: Cluster
+    private_key: pulumi.Output[str] | None = None
+    bastion_private_key: pulumi.Output[str] | None = None
+
+
+class NodePrep(pulumi.ComponentResource):
+    """Loads the modules now and has them loaded at every boot, by `prepare-node.sh`; deleting it takes the list away.
+
+    `results` has, for each host, a line a module. Hosts are prepared side by side and rebooted one after the other.
+    """
+
+    results: pulumi.Output[dict[str, str]]
+
+    def __init__(self, name: str, args: NodePrepArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("istio-governance:nodes:NodePrep", name, None, opts)
+        self._args = args
+        results: dict[str, pulumi.Output[str]] = {}
+        if args.nodes.mode == "ssh":
+            results = {name: self._over_ssh(name, host) for name, host in args.nodes.hosts.items()}
+            if args.nodes.reboot:
+                self._restarts(results)
+        elif args.nodes.mode == "local":
+            results = {"this machine": self._here()}
+        else:
+            self._on_every_node()
+        self.results = pulumi.Output.all(**results) if results else pulumi.Output.from_input({})
+        self.register_outputs({"results": self.results})
+
+    def _over_ssh(self, name: str, host: NodeHost) -> pulumi.Output[str]:
+        keys, bastion = self._args, self._args.nodes.bastion
+        proxy = _login(bastion, keys.bastion_private_key or keys.private_key) if bastion else None
+        return RemoteCommand(
+            f"prepare-{name}",
+            connection=replace(_login(host, keys.private_key), proxy=proxy),
+            create=self._create,
+            delete=_line("remove"),
+            stdin=SCRIPT,
+            opts=pulumi.ResourceOptions(parent=self),
+        ).stdout
+
+    def _here(self) -> pulumi.Output[str]:
+        return LocalCommand(
+            "prepare-this-machine",
+            create=self._create,
+            delete=_line("remove"),
+            stdin=SCRIPT,
+            opts=pulumi.ResourceOptions(parent=self),
+        ).stdout
+
+    @property
+    def _create(self) -> str:
+        flags = ["--may-reboot"] if self._args.nodes.reboot else []
+        return _line("prepare", *flags, *self._args.modules)
+
+    def _restarts(self, results: Mapping[str, pulumi.Output[str]]) -> None:
+        """A chain, so that never more than one host is away; `mesh.nodes` does nothing where no reboot is needed."""
+        before: list[pulumi.Resource] = []
+        nodes = self._args.nodes
+        for name, host in nodes.hosts.items():
+            request = {
+                "host": host.model_dump(),
+                "bastion": nodes.bastion.model_dump() if nodes.bastion else None,
+                "keys": [key for key in (self._args.private_key, self._args.bastion_private_key) if key],
+                "node": host.node or name,
+                "cluster": self._args.cluster.model_dump(),
+                "owner": f"{pulumi.get_project()}/{pulumi.get_stack()}",
+                "verify": _line("prepare", *self._args.modules),
+                "prepared": results[name],
+            }
+            restart = LocalCommand(
+                f"restart-{name}",
+                # The agent keeps the keys in memory and ends with the command, however that ends.
+                create="ssh-agent .venv/bin/python -m mesh.nodes restart",
+                stdin=pulumi.Output.json_dumps(request),
+                opts=pulumi.ResourceOptions(parent=self, depends_on=before),
+            )
+            before = [restart]
+
+    def _on_every_node(self) -> None:
+        namespace = KubernetesObject(
+            "Namespace",
+            names.NODES,
+            # What no stricter level allows: hostPath volumes and CAP_SYS_MODULE.
+            labels={"pod-security.kubernetes.io/enforce": "privileged", "istio-injection": "disabled"},
+            opts=pulumi.ResourceOptions(parent=self),
+        )
+        labels = {"app": names.NODE_PREP}
+        KubernetesObject(
+            "DaemonSet",
+            names.NODE_PREP,
+            namespace=names.NODES,
+            labels=labels,
+            spec={
+                "selector": {"matchLabels": labels},
+                "updateStrategy": {"rollingUpdate": {"maxUnavailable": "100%"}},
+                "template": {"metadata": {"labels": labels}, "spec": self._pod()},
+            },
+            opts=pulumi.ResourceOptions(
+                parent=self,
+                depends_on=[namespace],
+                custom_timeouts=pulumi.CustomTimeouts(create="3m", update="3m"),
+            ),
+        )
+
+    def _pod(self) -> dict[str, Any]:
+        """Every node's, those that join later too; it stays, and takes the list away when it is ended."""
+
+        def script(*words: str, then: str = "") -> list[str]:
+            return ["sh", "-c", f"{SCRIPT}{then}", "prepare-node.sh", *words]
+
+        wait = "trap 'exit 0' TERM\nwhile :; do sleep 3600 & wait $!; done\n"
+        volumes = {"lists": _LIST_FOLDER, "modules": _MODULES_FOLDER}
+        container = {
+            "name": names.NODE_PREP,
+            "image": self._args.nodes.image,
+            "command": script("prepare", *self._args.modules, then=wait),
+            "readinessProbe": {"exec": {"command": script("check", *self._args.modules)}, "periodSeconds": 10},
+            "lifecycle": {"preStop": {"exec": {"command": script("remove")}}},
+            "terminationMessagePolicy": "FallbackToLogsOnError",
+            "resources": {"requests": {"cpu": "1m", "memory": "16Mi"}, "limits": {"memory": "64Mi"}},
+            "securityContext": {
+                "runAsUser": 0,
+                "readOnlyRootFilesystem": True,
+                "allowPrivilegeEscalation": False,
+                "capabilities": {"drop": ["ALL"], "add": ["SYS_MODULE"]},
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+            "volumeMounts": [
+                {"name": "lists", "mountPath": _LIST_FOLDER},
+                {"name": "modules", "mountPath": _MODULES_FOLDER, "readOnly": True},
+            ],
+        }
+        return {
+            "automountServiceAccountToken": False,
+            "nodeSelector": {"kubernetes.io/os": "linux"},
+            "tolerations": [{"operator": "Exists"}],
+            "terminationGracePeriodSeconds": 10,
+            "containers": [container],
+            "volumes": [
+                {"name": name, "hostPath": {"path": path, "type": "DirectoryOrCreate"}}
+                for name, path in volumes.items()
+            ],
+        }
+
+
+def _login(machine: Machine, private_key: pulumi.Output[str] | None) -> Connection:
+    return Connection(machine.address, machine.port, machine.user, machine.host_key, private_key)
+
+
+def _line(*words: str) -> str:
+    """A command line that runs the script as root.
+
+    The script comes in by stdin: sshd takes no variables, and an error shows the whole command line.
+    """
+    return f'$([ "$(id -u)" = 0 ] || echo sudo -n) sh -s -- {shlex.join(words)}'

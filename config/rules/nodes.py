@@ -1,0 +1,76 @@
+"""The rules on the preparation of the nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from config.problems import MISSING, Problem
+from config.rules.raw import Raw, map_at
+
+_KEY_FIX = (
+    "`ssh-keyscan -t ecdsa{port} {address}` prints it after the host's name; compare it with what the machine itself "
+    "says in /etc/ssh/ssh_host_ecdsa_key.pub, on its console (docs/nodes.md)"
+)
+
+
+def keys_have_an_effect(raw: Raw) -> Iterator[Problem]:
+    nodes = map_at(raw, "nodes")
+    for key in ("hosts", "bastion", "reboot"):
+        if nodes.get(key) and nodes.get("mode", "none") != "ssh":
+            yield Problem(
+                f"nodes.{key}",
+                MISSING,
+                "nothing unless nodes.mode is ssh, which alone reads it",
+                f"set nodes.mode to ssh, or take nodes.{key} out",
+            )
+    if raw.get("bastionPrivateKey") and not nodes.get("bastion"):
+        yield Problem(
+            "bastionPrivateKey", MISSING, "nothing without nodes.bastion", "add nodes.bastion, or take the key out"
+        )
+
+
+def ssh_can_log_in(raw: Raw) -> Iterator[Problem]:
+    nodes = map_at(raw, "nodes")
+    if nodes.get("mode") != "ssh":
+        return
+    if not map_at(nodes, "hosts"):
+        yield Problem(
+            "nodes.hosts", MISSING, "at least one host, by name", "add nodes.hosts.<name>.address and .hostKey"
+        )
+    if not raw.get("sshPrivateKey"):
+        yield Problem(
+            "sshPrivateKey",
+            MISSING,
+            "a secret: the private key that opens the hosts",
+            "pulumi config set --secret sshPrivateKey < FILE",
+        )
+
+
+def machines_prove_themselves(raw: Raw) -> Iterator[Problem]:
+    """Without a host key the plugin would talk to whoever answers (pulumi-command#755)."""
+    nodes = map_at(raw, "nodes")
+    machines = {f"nodes.hosts.{name}": map_at(nodes, "hosts", name) for name in map_at(nodes, "hosts")}
+    if nodes.get("bastion"):
+        machines["nodes.bastion"] = map_at(nodes, "bastion")
+    for path, machine in machines.items():
+        if not machine.get("hostKey"):
+            port = f" -p {machine['port']}" if machine.get("port", 22) != 22 else ""
+            fix = _KEY_FIX.format(port=port, address=machine.get("address", "HOST"))
+            yield Problem(f"{path}.hostKey", MISSING, "the machine's public host key", fix)
+
+
+def addresses_differ(raw: Raw) -> Iterator[Problem]:
+    seen: dict[str, str] = {}
+    for name, host in map_at(raw, "nodes", "hosts").items():
+        address = map_at(host).get("address")
+        place = f"{address}:{map_at(host).get('port', 22)}"
+        if address and seen.setdefault(place, name) != name:
+            yield Problem(
+                f"nodes.hosts.{name}.address",
+                address,
+                "an address and port of its own",
+                f"nodes.hosts.{seen[place]} has the same: correct one, or take it out",
+            )
+
+
+RULES = (keys_have_an_effect, ssh_can_log_in, machines_prove_themselves, addresses_differ)

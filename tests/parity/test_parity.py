@@ -22,6 +22,7 @@ from components import Istio
 from components.istio import IstioArgs
 from config import Mesh
 from config.files import PROJECT
+from istio.profiles import PROFILES as ISTIO_PROFILES
 from mesh import render
 from mesh.drift.compare import ABSENT, Difference, at, differences
 from mesh.objects import Identity, Loader, identity
@@ -189,6 +190,17 @@ def test_what_traffic_depends_on_is_equal(profile: str, charts: Path) -> None:
         assert gateway._replace(kind="ServiceAccount", name=f"{gateway.name}-service-account") in stack
     for name in (name for name in istioctl if name.kind == "HorizontalPodAutoscaler"):
         equal(name, "spec")
+
+
+@pytest.mark.parametrize("name", [profile.name for profile in ISTIO_PROFILES if profile.is_in("1.31.0")])
+def test_istioctl_has_every_profile_that_is_listed(name: str) -> None:
+    assert "kind: IstioOperator" not in run(["istioctl", "manifest", "generate", f"--set=profile={name}"])
+
+
+def test_every_profile_of_the_charts_is_listed(charts: Path) -> None:
+    found = {path.stem.removeprefix("profile-") for path in charts.glob("*/files/profile-*.yaml")}
+    found = {name for name in found if not name.startswith(("compatibility-version-", "platform-"))}
+    assert found <= {profile.name for profile in ISTIO_PROFILES if profile.is_in("1.31.0")}
 
 
 def ports(service: Mapping[str, Any]) -> list[tuple[str, int, int]]:

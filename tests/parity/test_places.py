@@ -1,0 +1,95 @@
+"""Charts from other places than the official one, and images pinned by digest, with the real helm."""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components import Istio
+from components.istio import IstioArgs
+from config import Mesh
+from mesh import render
+from mesh.helm import HelmError
+from mesh.objects import Identity, identity
+from mesh.recorder import record
+
+DIGEST = f"sha256:{'0' * 64}"
+IMAGES = {name: f"registry.example.com/istio/{name}@{DIGEST}" for name in ("pilot", "proxyv2", "install-cni")}
+
+
+@pytest.fixture(scope="module")
+def packed(charts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of .tgz files with an index, as a mirror has them."""
+    folder = tmp_path_factory.mktemp("packed")
+    for chart in ("base", "istiod", "cni", "gateway"):
+        helm("package", str(charts / chart), f"--destination={folder}")
+    helm("repo", "index", str(folder))
+    return folder
+
+
+@pytest.fixture
+def mirror(packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The same folder behind http on the loopback."""
+    monkeypatch.setenv("HELM_CACHE_HOME", str(tmp_path / "cache"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(packed))) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_: Any) -> None:
+        """Says nothing."""
+
+
+def helm(*args: str) -> None:
+    subprocess.run(["helm", *args], capture_output=True, text=True, timeout=60, check=True)
+
+
+def rendered(charts: str, **mesh: Any) -> dict[Identity, render.Object]:
+    declared = Mesh(version="1.31.0", profile="demo", charts=charts, **mesh)
+    return {identity(found): found for found in render.rendered(record(lambda: Istio("mesh", IstioArgs(declared))))}
+
+
+def test_packed_charts_and_a_mirror_give_the_same_objects(charts: Path, packed: Path, mirror: str) -> None:
+    expected = rendered(str(charts))
+    assert len(expected) > 40
+    assert rendered(str(packed)) == expected
+    assert rendered(mirror) == expected
+
+
+def test_images_by_digest_reach_every_pod(charts: Path) -> None:
+    objects = rendered(str(charts), images=IMAGES)
+
+    def image(kind: str, name: str) -> str:
+        (container,) = objects[Identity(kind, "istio-system", name)]["spec"]["template"]["spec"]["containers"]
+        found: str = container["image"]
+        return found
+
+    assert image("Deployment", "istiod") == IMAGES["pilot"]
+    assert image("DaemonSet", "istio-cni-node") == IMAGES["install-cni"]
+    # Those of sidecars and gateways come from here.
+    injector = objects[Identity("ConfigMap", "istio-system", "istio-sidecar-injector")]["data"]["values"]
+    assert injector.count(f'"image": "{IMAGES["proxyv2"]}"') == 2  # the proxy and its init container
+
+
+def test_a_hub_takes_the_place_of_the_official_one(charts: Path) -> None:
+    text = render.as_yaml(rendered(str(charts), hub="registry.example.com/istio").values())
+    assert "registry.example.com/istio/pilot:1.31.0" in text
+    assert "docker.io/istio" not in text
+
+
+def test_a_chart_that_is_not_there_is_named(packed: Path, tmp_path: Path) -> None:
+    for file in packed.glob("[!c]*.tgz"):
+        (tmp_path / file.name).symlink_to(file)
+    with pytest.raises(HelmError, match=f"{tmp_path}/cni"):
+        rendered(str(tmp_path))

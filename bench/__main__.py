@@ -18,14 +18,28 @@ from rich.table import Table
 
 import localcluster
 from bench.measure import Comparison, in_turn
-from bench.peers import Applied, BareStack, Istioctl, PeerError, Program, require_empty
+from bench.peers import (
+    Applied,
+    BareStack,
+    Istioctl,
+    PeerError,
+    Program,
+    rendered_by_istioctl,
+    rendered_by_us,
+    require_empty,
+)
 from harness.stack import PulumiError, Stack, stack_file
 from localcluster import build
 from mesh.kubectl import Kubectl, KubectlError
 
 INSTANCE = "bench"
 PAIRS = 7
-PARTS = {"a": "the mesh and the workloads from nothing", "b": "a change of weights", "c": "a preview of no change"}
+PARTS = {
+    "a": "the mesh and the workloads from nothing",
+    "b": "a change of weights",
+    "c": "a preview of no change",
+    "d": "the manifests, without a cluster",
+}
 
 
 @dataclass(frozen=True)
@@ -88,6 +102,20 @@ def _preview(ours: Program, bare: Program) -> Iterator[Comparison]:
     yield Comparison("(c) a preview of no change", "bare Pulumi program", our, their)
 
 
+def _render(folder: Path) -> Iterator[Comparison]:
+    stack = Stack(INSTANCE, folder / "render")
+    config = stack_file("local")
+    stack.configure({**config, "mesh": {**config["mesh"], "charts": str(build.charts())}})
+    our, their = in_turn(
+        PAIRS,
+        {
+            "mesh render": lambda _turn: rendered_by_us(stack),
+            "istioctl manifest generate": lambda _turn: rendered_by_istioctl(),
+        },
+    ).values()
+    yield Comparison("(d) the manifests of demo", "istioctl manifest generate", our, their)
+
+
 @contextmanager
 def _cluster() -> Iterator[localcluster.Cluster]:
     """A fresh one, which is taken down however this ends."""
@@ -134,10 +162,16 @@ def main() -> int:
     options = _options()
     parts = options.only or "".join(PARTS)
     try:
-        with _cluster() as cluster, TemporaryDirectory() as folder:
-            if "a" in parts:
-                build.build(["tools"])
-            rows = list(Bench(cluster, Path(folder)).run(parts, options.runs))
+        with TemporaryDirectory() as folder:
+            rows: list[Comparison] = []
+            if parts != "d":
+                with _cluster() as cluster:
+                    if "a" in parts:
+                        build.build(["tools"])
+                    rows += Bench(cluster, Path(folder)).run(parts, options.runs)
+            if "d" in parts:
+                build.build(["charts", *build.TOOLS])
+                rows += _render(Path(folder))
     except (localcluster.ClusterError, PulumiError, KubectlError, PeerError, TimeoutError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1

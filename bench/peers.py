@@ -6,6 +6,7 @@ import copy
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ import names
 from bench.measure import seconds
 from harness.stack import PROJECT, Stack
 from harness.traffic import wait_until_enforced
+from localcluster import build
 from mesh.kubectl import Kubectl
 from mesh.purge import sweep
 
@@ -156,6 +158,30 @@ class Applied:
             "spec": {"hosts": ["applied"], "http": [{"route": route}]},
         }
         return seconds(lambda: self.kubectl.run("apply", "--filename=-", stdin=json.dumps(rule)))
+
+
+def rendered_by_us(stack: Stack) -> float:
+    """`mesh render`: the charts, the workloads and the rules."""
+    command = [sys.executable, "-P", "-m", "mesh", "render", f"--stack={stack.name}"]
+    return _timed(command, cwd=stack.folder, PYTHONPATH=str(stack.folder))
+
+
+def rendered_by_istioctl() -> float:
+    """The charts alone, which are in the program."""
+    command = ["istioctl", "manifest", "generate", "--set=profile=demo", "--set=components.cni.enabled=true"]
+    return _timed(command, cwd=PROJECT)
+
+
+def _timed(command: list[str], cwd: Path, **variables: str) -> float:
+    tools = f"{build.user_binaries()}{os.pathsep}{os.environ['PATH']}"
+
+    def run() -> None:
+        environment = {**os.environ, "PATH": tools, **variables}
+        done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise PeerError(f"`{' '.join(command)}` failed:\n{done.stderr}")
+
+    return seconds(run)
 
 
 def require_empty(kubectl: Kubectl) -> None:

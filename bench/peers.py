@@ -123,7 +123,7 @@ class Istioctl:
         self.kubectl.run("delete", "namespace", NAMESPACE, timeout=300)
         self._istioctl("uninstall", "--purge", "--skip-confirmation")
         self.kubectl.run("delete", "namespace", "istio-system", timeout=300)
-        sweep(self.kubectl, purge=True)
+        sweep(self.kubectl, "", "istio-system", purge=True)
 
     def _istioctl(self, *args: str) -> None:
         done = subprocess.run(

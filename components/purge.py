@@ -35,29 +35,31 @@ class PurgeArgs:
         }
 
 
-class Purge(pulumi.ComponentResource):
+class _AtDestroy(pulumi.ComponentResource):
+    """A step of mesh/purge.py that runs when this is deleted, and at no other time."""
+
+    def __init__(
+        self, command: str, name: str, step: str, args: PurgeArgs, opts: pulumi.ResourceOptions | None
+    ) -> None:
+        super().__init__(f"istio-governance:purge:{type(self).__name__}", name, None, opts)
+        LocalCommand(
+            command,
+            delete=f"{_PURGE} {step}",
+            environment=args.environment,
+            opts=pulumi.ResourceOptions(parent=self),
+        )
+        self.register_outputs({})
+
+
+class Purge(_AtDestroy):
     """Deleted last: removes what Helm and istiod leave behind, or prints what it kept."""
 
     def __init__(self, name: str, args: PurgeArgs, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__("istio-governance:purge:Purge", name, None, opts)
-        LocalCommand(
-            "mesh-leftovers",
-            delete=f"{_PURGE} sweep",
-            environment=args.environment,
-            opts=pulumi.ResourceOptions(parent=self),
-        )
-        self.register_outputs({})
+        super().__init__("mesh-leftovers", name, "sweep", args, opts)
 
 
-class PurgeGuard(pulumi.ComponentResource):
+class PurgeGuard(_AtDestroy):
     """Deleted first: refuses while Istio objects of others would go with the CRDs."""
 
     def __init__(self, name: str, args: PurgeArgs, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__("istio-governance:purge:PurgeGuard", name, None, opts)
-        LocalCommand(
-            "mesh-guard",
-            delete=f"{_PURGE} guard",
-            environment=args.environment,
-            opts=pulumi.ResourceOptions(parent=self),
-        )
-        self.register_outputs({})
+        super().__init__("mesh-guard", name, "guard", args, opts)

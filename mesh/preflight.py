@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -14,6 +15,7 @@ import names
 from config import Problem, StackConfig
 from config.problems import report
 from istio import charts
+from mesh import purge, upgrade
 from mesh.kubectl import Kubectl, KubectlError
 
 # An unreachable cluster is told within ten seconds, of which Pulumi needs two to start.
@@ -50,7 +52,10 @@ def check(config: StackConfig, owner: str) -> None:
         raise pulumi.RunError(report(problems))
     kubectl = Kubectl(cluster.context, cluster.kubeconfig)
     try:
-        found = _found(kubectl, config)
+        with ThreadPoolExecutor() as pool:
+            mesh_pods = pool.submit(_mesh_pods, kubectl, config)
+            found = _found(kubectl, config)
+            refused = list(_refusals(kubectl, config, owner, found, mesh_pods.result()))
     except KubectlError as error:
         where = cluster.context or cluster.kubeconfig or "the current context"
         raise pulumi.RunError(
@@ -69,6 +74,11 @@ def check(config: StackConfig, owner: str) -> None:
         raise pulumi.RunError(
             "the cluster has objects in the way that this stack does not own; nothing was changed\n\n"
             + "\n".join(f"  {number}. {line}" for number, line in enumerate(foreign, 1))
+        )
+    if refused:
+        raise pulumi.RunError(
+            "the mesh cannot become what the configuration says; nothing was changed\n\n"
+            + "\n".join(f"  {number}. {line}" for number, line in enumerate(refused, 1))
         )
 
 
@@ -112,6 +122,31 @@ def _missing_files(config: StackConfig) -> Iterator[Problem]:
         )
     if config.mesh.mode == "managed":
         yield from charts.missing(config.mesh, Path())
+
+
+def _refusals(
+    kubectl: Kubectl, config: StackConfig, owner: str, found: Found, mesh_pods: upgrade.Pods
+) -> Iterator[str]:
+    """Why the mesh that is there cannot be changed into the one of the configuration."""
+    mesh, namespace = config.mesh, found.get(("Namespace", config.mesh.namespace))
+    if mesh.mode == "managed":
+        yield from upgrade.refusals(mesh, mesh_pods, lambda: _pods(kubectl, config.namespace.name, names.REVISION))
+    elif mesh.purge and namespace and _owner(namespace) == owner:
+        # The guard would say the same, but only after the workloads have lost their sidecars.
+        try:
+            purge.guard(kubectl, owner, mesh.namespace)
+        except purge.ForeignObjectsError as refused:
+            yield str(refused)
+
+
+def _mesh_pods(kubectl: Kubectl, config: StackConfig) -> upgrade.Pods:
+    return _pods(kubectl, config.mesh.namespace) if config.mesh.mode == "managed" else []
+
+
+def _pods(kubectl: Kubectl, namespace: str, selector: str = "") -> upgrade.Pods:
+    return kubectl.items(
+        "pods", f"--namespace={namespace}", f"--selector={selector}", _REQUEST_TIMEOUT, timeout=_TIMEOUT
+    )
 
 
 def _found(kubectl: Kubectl, config: StackConfig) -> Found:

@@ -15,27 +15,40 @@ from mesh.kubectl import Kubectl, KubectlError
 
 # istiod writes these into every namespace, and neither Helm nor `istioctl uninstall --purge` takes them away.
 _CONFIG_MAPS = ("istio-ca-root-cert", "istio-ca-crl")
+# Whatever else of a release lies in the mesh's namespace.
+_REMAINS = "namespaces,mutatingwebhookconfigurations,validatingwebhookconfigurations,clusterroles,clusterrolebindings"
+
+
+class ForeignObjectsError(Exception):
+    """Objects of others would go; the message names them and says what to do."""
 
 
 def guard(kubectl: Kubectl, owner: str, namespace: str) -> str:
-    """Refuses, by `SystemExit`, while the CRDs hold objects that are not this stack's."""
+    """Raises `ForeignObjectsError` while the CRDs hold objects that are not this stack's."""
     foreign = [_named(item) for item in _custom_resources(kubectl) if not _ours(item, owner, namespace)]
     if not foreign:
         return "no Istio objects of others in the cluster"
     listed = "\n".join(f"  {name}" for name in sorted(foreign))
-    raise SystemExit(
+    raise ForeignObjectsError(
         f"refused: mesh.purge removes Istio's CRDs, and with them {len(foreign)} objects that are not this stack's:\n"
         f"{listed}\n"
-        "Nothing was deleted. Remove them first, or keep the CRDs: set mesh.purge to false, `pulumi up`, then destroy."
+        "Nothing was deleted. Remove them first, or keep the CRDs: set mesh.purge to false, `pulumi up`, then go on."
     )
 
 
-def sweep(kubectl: Kubectl, purge: bool) -> str:
-    """Removes what Helm and istiod leave behind; without `purge` the CRDs stay, and the answer says so."""
+def sweep(kubectl: Kubectl, owner: str, namespace: str, purge: bool) -> str:
+    """Removes what Helm and istiod leave behind; without `purge` the CRDs stay, and the answer says so.
+
+    `namespace` is that of the mesh, the last to go. Beside what is always left, the CRDs and ConfigMaps, there may be
+    the remains of a Helm release whose record was lost when an earlier command was killed.
+    """
+    remains = _remove_remains(kubectl, owner, namespace)
     crds = [crd["metadata"]["name"] for crd in _crds(kubectl)]
     if not purge:
-        kept = f"kept {len(crds)} CRDs of Istio (mesh.purge is false)" if crds else "there was nothing to keep"
-        return f"{kept}; to remove them: kubectl delete crd {' '.join(crds)}" if crds else kept
+        kept = (
+            f"kept {len(crds)} CRDs of Istio (mesh.purge is false); to remove them: kubectl delete crd {' '.join(crds)}"
+        )
+        return f"{kept if crds else 'there was nothing to keep'}{remains}"
     if crds:
         kubectl.run("delete", "crd", "--ignore-not-found", "--timeout=60s", *crds, timeout=90)
     maps = [
@@ -43,9 +56,25 @@ def sweep(kubectl: Kubectl, purge: bool) -> str:
         for item in kubectl.items("configmaps", "--all-namespaces")
         if item["metadata"]["name"] in _CONFIG_MAPS
     ]
-    for namespace, name in maps:
-        kubectl.run("delete", "configmap", name, f"--namespace={namespace}", "--ignore-not-found")
-    return f"removed {len(crds)} CRDs and {len(maps)} ConfigMaps of Istio"
+    for of_namespace, name in maps:
+        kubectl.run("delete", "configmap", name, f"--namespace={of_namespace}", "--ignore-not-found")
+    return f"removed {len(crds)} CRDs and {len(maps)} ConfigMaps of Istio{remains}"
+
+
+def _remove_remains(kubectl: Kubectl, owner: str, namespace: str) -> str:
+    """Takes away the mesh's own objects that are still there, and names them."""
+    found = [
+        item
+        for item in kubectl.items(_REMAINS)
+        if _ours(item, owner, namespace) and (item["kind"] != "Namespace" or item["metadata"]["name"] == namespace)
+    ]
+    for item in found:
+        kubectl.run(
+            *("delete", f"{item['kind'].lower()}s", item["metadata"]["name"], "--ignore-not-found", "--timeout=60s"),
+            timeout=90,
+        )
+    listed = ", ".join(f"{item['kind']} {item['metadata']['name']}" for item in found)
+    return f"; removed what a killed command had left: {listed}" if found else ""
 
 
 def _crds(kubectl: Kubectl) -> Iterator[Mapping[str, Any]]:
@@ -75,14 +104,17 @@ def _named(item: Mapping[str, Any]) -> str:
 
 def main(step: str) -> None:
     kubectl = Kubectl(os.environ["MESH_CONTEXT"], os.environ["MESH_KUBECONFIG"])
+    owner, namespace = os.environ["MESH_OWNER"], os.environ["MESH_NAMESPACE"]
     try:
         match step:
             case "guard":
-                print(guard(kubectl, os.environ["MESH_OWNER"], os.environ["MESH_NAMESPACE"]))
+                print(guard(kubectl, owner, namespace))
             case "sweep":
-                print(sweep(kubectl, purge=os.environ["MESH_PURGE"] == "true"))
+                print(sweep(kubectl, owner, namespace, purge=os.environ["MESH_PURGE"] == "true"))
             case _:
                 raise SystemExit(f"unknown step '{step}': guard or sweep")
+    except ForeignObjectsError as refused:
+        raise SystemExit(str(refused)) from None
     except KubectlError as error:
         raise SystemExit(f"the cluster could not be cleaned: {error}") from None
 

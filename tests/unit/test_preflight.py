@@ -22,6 +22,12 @@ OWNER = "istio-governance/dev"
 CRDS = [crd("destinationrules", "networking.istio.io"), crd("virtualservices", "networking.istio.io")]
 
 
+def istiod(version: str) -> Object:
+    pod = made("Pod", "istiod-1", "istio-system", spec={"containers": [{"image": f"docker.io/istio/pilot:{version}"}]})
+    pod["metadata"]["labels"] = {"app": "istiod", "istio.io/rev": "default"}
+    return pod
+
+
 def live(kind: str, name: str, owner: str = "", namespace: str = "istio-demo") -> Object:
     """An object as the cluster has it, in the workloads' namespace."""
     return made(kind, name, "" if kind == "Namespace" else namespace, {names.OWNER: owner} if owner else None)
@@ -158,8 +164,30 @@ def test_objects_that_the_stack_does_not_make_are_none_of_its_business(
 def test_empty_cluster_without_istio_is_fine(monkeypatch: pytest.MonkeyPatch) -> None:
     kubectl = FakeKubectl()
     check(monkeypatch, config(), kubectl)
-    first, second = kubectl.calls
-    assert "virtualservices" in first[1] and "virtualservices" not in second[1]
+    first, second = [call[1] for call in kubectl.calls if "virtualservices" in call[1] or "namespaces" in call[1]]
+    assert "virtualservices" in first and "virtualservices" not in second
+
+
+@pytest.mark.parametrize("mode", ["off", "existing"])
+def test_mesh_does_not_go_while_its_crds_hold_objects_of_others(monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+    """The guard of destroy would say so, too, but late: the workloads would have lost their sidecars before."""
+    given = config(mesh={"mode": mode, "purge": True})
+    others = live("VirtualService", "theirs", namespace="shop")
+    text = refusal(monkeypatch, given, live("Namespace", "istio-system", OWNER), others)
+    assert "VirtualService shop/theirs" in text
+    check(monkeypatch, config(mesh={"mode": mode}), FakeKubectl(objects=[*CRDS, others]))
+
+
+def test_mesh_of_others_is_no_affair_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = config(mesh={"mode": "existing", "purge": True})
+    objects = [*CRDS, live("Namespace", "istio-system"), live("VirtualService", "theirs", namespace="shop")]
+    check(monkeypatch, given, FakeKubectl(objects=objects))
+
+
+def test_downgrade_is_refused_before_anything_is_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    objects = [live("Namespace", "istio-system", OWNER), istiod("1.31.0")]
+    text = refusal(monkeypatch, config(mesh={"version": "1.30.0"}), *objects)
+    assert "Istio 1.31.0 runs in istio-system, and mesh.version is 1.30.0" in text
 
 
 def test_rules_are_not_looked_up_where_none_are_made(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,7 +60,7 @@ def test_guard_lets_go_when_nobody_else_loses_anything(objects: list[Object]) ->
 )
 def test_guard_refuses_while_an_object_of_others_would_go(foreign: Object) -> None:
     kubectl = FakeKubectl(objects=[RULES, *OURS, foreign])
-    with pytest.raises(SystemExit) as refused:
+    with pytest.raises(purge.ForeignObjectsError) as refused:
         purge.guard(kubectl, OWNER, "istio-system")
     text = str(refused.value)
     assert f"  VirtualService {foreign['metadata']['namespace']}/theirs\n" in text
@@ -72,7 +72,7 @@ def test_guard_refuses_while_an_object_of_others_would_go(foreign: Object) -> No
 
 def test_sweep_keeps_the_crds_without_purge_and_says_how_to_remove_them() -> None:
     kubectl = FakeKubectl(objects=[RULES, FOREIGN_CRD])
-    assert purge.sweep(kubectl, purge=False) == (
+    assert purge.sweep(kubectl, OWNER, "istio-system", purge=False) == (
         "kept 1 CRDs of Istio (mesh.purge is false); "
         "to remove them: kubectl delete crd virtualservices.networking.istio.io"
     )
@@ -89,8 +89,31 @@ def test_sweep_removes_what_is_istios_and_nothing_else() -> None:
     ]
     maps = [made("ConfigMap", name, ns) for name in ("istio-ca-root-cert", "istio-ca-crl") for ns in ("shop", "x")]
     kubectl = FakeKubectl(objects=[RULES, crd("wasmplugins", "extensions.istio.io"), *OURS, *maps, *others])
-    assert purge.sweep(kubectl, purge=True) == "removed 2 CRDs and 4 ConfigMaps of Istio"
+    assert purge.sweep(kubectl, OWNER, "istio-system", purge=True) == "removed 2 CRDs and 4 ConfigMaps of Istio"
     assert kubectl.objects == others
+
+
+WEBHOOK = "MutatingWebhookConfiguration"
+
+
+@pytest.mark.parametrize("purging", [True, False])
+def test_sweep_removes_what_is_left_of_a_release_whose_record_is_lost(purging: bool) -> None:
+    ours = {"meta.helm.sh/release-name": "istiod-canary", "meta.helm.sh/release-namespace": "istio-system"}
+    others = [
+        made(WEBHOOK, "kiali", annotations={**ours, "meta.helm.sh/release-name": "kiali"}),
+        made(WEBHOOK, "other", annotations={**ours, "meta.helm.sh/release-namespace": "other-mesh"}),
+        made("ClusterRole", "by-hand"),
+        made("Namespace", "istio-demo", annotations={names.OWNER: OWNER}),
+    ]
+    remains = [
+        made(WEBHOOK, "istio-sidecar-injector-canary", annotations=ours),
+        made("ClusterRole", "istiod-clusterrole-canary-istio-system", annotations=ours),
+        made("Namespace", "istio-system", annotations={names.OWNER: OWNER}),
+    ]
+    kubectl = FakeKubectl(objects=[*others, *remains])
+    text = purge.sweep(kubectl, OWNER, "istio-system", purging)
+    assert kubectl.objects == others
+    assert all(item["metadata"]["name"] in text for item in remains)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +121,7 @@ def test_sweep_removes_what_is_istios_and_nothing_else() -> None:
 )
 def test_sweep_of_a_clean_cluster_changes_nothing(purging: bool, text: str) -> None:
     kubectl = FakeKubectl(objects=[made("Namespace", "shop")])
-    assert purge.sweep(kubectl, purging) == text
+    assert purge.sweep(kubectl, OWNER, "istio-system", purging) == text
     assert all(call[0] == "get" for call in kubectl.calls)
 
 

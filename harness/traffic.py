@@ -6,12 +6,14 @@ import json
 import math
 import re
 import shlex
+import subprocess
 import time
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from threading import Event, Thread
 
-from mesh.kubectl import Kubectl
+from mesh.kubectl import Kubectl, KubectlError
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,63 @@ def ask(kubectl: Kubectl, namespace: str, requests: int) -> Answers:
     return Answers(requests, Counter(answers))
 
 
+class Load:
+    """Requests from front-tomcat to bill-service without a pause, from `with` to its end, while pods come and go.
+
+    It asks from a pod that is ready and stays, in batches that are over before a pod that was told to go is gone. A
+    batch that its pod did not survive counts as far as it came.
+    """
+
+    def __init__(self, kubectl: Kubectl, namespace: str) -> None:
+        self._kubectl, self._namespace = kubectl, namespace
+        self._done = Event()
+        self._thread = Thread(target=self._run)
+        self.requests = 0
+        self.failures: list[str] = []
+
+    def __enter__(self) -> Load:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._done.is_set():
+            pod = self._pod()
+            if pod is None:
+                self._done.wait(0.1)
+                continue
+            form = "\n=%{http_code} %{errormsg}\n"
+            curl = ["curl", "--silent", "--max-time", "10", "--header", "Connection: close", "--write-out", form]
+            curl.append("http://bill-service:9999/?[1-50]")
+            command = self._kubectl.command(*_exec(self._namespace, pod), *curl)
+            done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+            answers = re.findall(r"(.*)\n=(\d{3}) (.*)", done.stdout)
+            self.requests += len(answers)
+            now = time.strftime("%H:%M:%S")
+            self.failures += [f"{now} {pod}: {' '.join(answer)}" for answer in answers if answer[1] != "200"]
+
+    def _pod(self) -> str | None:
+        """One that is ready and was not told to go."""
+        try:
+            pods = self._kubectl.items("pods", f"--namespace={self._namespace}", "--selector=app=front-tomcat")
+        except KubectlError:
+            return None
+        for pod in pods:
+            conditions = {c["type"]: c["status"] for c in pod["status"].get("conditions", [])}
+            if "deletionTimestamp" not in pod["metadata"] and conditions.get("Ready") == "True":
+                return f"pod/{pod['metadata']['name']}"
+        return None
+
+
 def _caller(namespace: str) -> list[str]:
-    return ["exec", "--namespace", namespace, "deployment/front-tomcat-v1", "--container", "front-tomcat", "--"]
+    return _exec(namespace, "deployment/front-tomcat-v1")
+
+
+def _exec(namespace: str, pod: str) -> list[str]:
+    return ["exec", "--namespace", namespace, pod, "--container", "front-tomcat", "--"]
 
 
 def wait_until_answering(kubectl: Kubectl, namespace: str, versions: Collection[str], seconds: float = 20) -> None:

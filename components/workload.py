@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -137,7 +138,7 @@ def _sidecar_annotations(mesh: Mesh) -> dict[str, str]:
         names.SIDECAR: sidecar(mesh),
         # Istio drops every statistic of the requests that a sidecar sends. Those by subset are few, and tell versions
         # apart: without them nobody knows how long the requests to each of them took.
-        "sidecar.istio.io/statsInclusionRegexps": names.SUBSET_STATISTICS,
+        "proxy.istio.io/config": json.dumps({"proxyStatsMatcher": {"inclusionRegexps": [names.SUBSET_STATISTICS]}}),
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from harness.stack import PulumiError, Stack
 from harness.traces import Traces, traces_settled
 from harness.traffic import Answers, ask, enforced_weights, wait_until_answering, wait_until_enforced
-from localcluster import EmbeddedCluster
+from localcluster import EmbeddedCluster, build
 from mesh.kubectl import Kubectl
 from tests.e2e.binomial import is_plausible
 
@@ -32,6 +33,10 @@ def containers(pod: dict[str, Any]) -> dict[str, bool]:
     """Container → ready, native sidecars included."""
     statuses = [*pod["status"]["containerStatuses"], *pod["status"].get("initContainerStatuses", [])]
     return {status["name"]: status["ready"] for status in statuses if "running" in status["state"]}
+
+
+def has_proxy(pod: dict[str, Any]) -> bool:
+    return "istio-proxy" in containers(pod)
 
 
 def off(config: Config) -> Config:
@@ -126,6 +131,27 @@ def test_a_second_up_and_a_refresh_change_nothing(stack: Stack) -> None:
     assert set(stack.up()) == {"same"}
     stack.pulumi("preview", "--expect-no-changes")
     stack.pulumi("refresh", "--yes", "--skip-preview", "--expect-no-changes")
+
+
+def test_istioctl_finds_nothing_wrong(stack: Stack, kubectl: Kubectl) -> None:
+    """Neither with the configuration nor with what the proxies have of it."""
+    build.build(["tools"])
+
+    def istioctl(*args: str) -> Any:
+        command = ["istioctl", *args, "--output=json"]
+        done = subprocess.run(command, env=stack.variables, capture_output=True, text=True, timeout=60, check=True)
+        return json.loads(done.stdout)
+
+    for namespace in (NAMESPACE, "istio-system"):
+        assert istioctl("analyze", f"--namespace={namespace}") == []
+    status = {
+        proxy["node"]["id"]: {config["configStatus"] for config in proxy["genericXdsConfigs"]}
+        for proxy in istioctl("proxy-status")["resources"]
+    }
+    for namespace, count in {NAMESPACE: 3, "istio-system": 2}.items():
+        proxies = {f"{pod['metadata']['name']}.{namespace}" for pod in pods(kubectl, namespace) if has_proxy(pod)}
+        assert len(proxies) == count and proxies <= status.keys()
+    assert set.union(*status.values()) == {"SYNCED"}
 
 
 def test_a_shift_updates_one_resource_and_fails_no_request(stack: Stack, config: Config, kubectl: Kubectl) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -458,7 +459,8 @@ def test_sidecars_of_an_existing_mesh_are_known_by_its_revision(mesh: Mapping[st
 
 
 def test_sidecars_keep_the_statistics_by_version_and_no_others() -> None:
-    kept = pod(made(make_workload))["metadata"]["annotations"]["sidecar.istio.io/statsInclusionRegexps"]
+    config = json.loads(pod(made(make_workload))["metadata"]["annotations"]["proxy.istio.io/config"])
+    (kept,) = config["proxyStatsMatcher"]["inclusionRegexps"]
     assert "," not in kept  # Istio splits it there
     of_v1 = "cluster.outbound|9999|v1|bill-service.istio-demo.svc.cluster.local;.upstream_rq_"
     for statistic in ("time", "2xx", "5xx", "total", "retry"):

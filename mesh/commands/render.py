@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from config import ConfigError, files
+from istio import charts
 from mesh import cli, render
 
 
@@ -19,7 +21,11 @@ def command(output: str, stack: str, as_json: bool) -> None:
     It needs helm and no cluster. The objects come as YAML that can be applied in this order, the same bytes each time
     for the same configuration; secrets are not shown. The counterpart of `istioctl manifest generate`.
     """
-    objects = render.rendered(cli.declared(stack))
+    recording = cli.declared(stack)
+    mesh = files.effective(stack).mesh
+    if mesh.mode == "managed" and (problems := list(charts.missing(mesh, files.PROJECT))):
+        raise ConfigError(problems)
+    objects = render.rendered(recording)
     text = f"{cli.as_json(objects)}\n" if as_json else render.as_yaml(objects)
     if output == "-":
         click.echo(text, nl=False)

@@ -93,6 +93,17 @@ def test_a_missing_helm_is_told_with_the_place_to_get_it(
     assert "https://helm.sh/docs/intro/install/" in capsys.readouterr().err
 
 
+def test_charts_that_are_not_there_are_told_before_helm_is_asked(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr("config.files.PROJECT", tmp_path)  # where no .cluster/charts is
+    monkeypatch.setattr("sys.argv", ["mesh", "render", "--stack", "local"])
+    assert cli.run(mesh) == cli.Exit.USAGE
+    error = capsys.readouterr().err
+    assert "the configuration has 4 problems" in error
+    assert 'mesh.charts = ".cluster/charts"' in error
+
+
 def test_texts_of_several_lines_stay_readable() -> None:
     document: Any = {
         "apiVersion": "v1",

@@ -7,10 +7,11 @@ from components.kubernetes import KubernetesProvider
 from components.namespace import WorkloadNamespace, WorkloadNamespaceArgs
 from components.nodes import NodePrep, NodePrepArgs
 from components.purge import Purge, PurgeArgs, PurgeGuard
-from components.routing import Routing, RoutingArgs
+from components.routing import Egress, EgressArgs, Routing, RoutingArgs
 from components.workload import Workload, WorkloadArgs
 from config import stack
 from istio import kernel
+from istio.rules import routed
 from mesh import preflight
 
 config = stack.read()
@@ -49,12 +50,16 @@ workloads = {
     )
     for name, service in config.services.items()
 }
-routings = [
-    Routing(service, RoutingArgs(config.services[service], weights, namespace), after(workloads[service]))
-    for service, weights in config.weights.items()
+rules = [
+    Routing(service.name, RoutingArgs(service, config.cluster), after(workloads[service.name]))
+    for service in routed(config)
+]
+exits = [
+    Egress(host, EgressArgs(egress, config.namespace.name, config.mesh.namespace), after(workload_namespace))
+    for host, egress in config.outside.items()
 ]
 if istio and config.mesh.purge:
-    PurgeGuard("guard", PurgeArgs(config.cluster, config.mesh), after(istio, *workloads.values(), *routings))
+    PurgeGuard("guard", PurgeArgs(config.cluster, config.mesh), after(istio, *workloads.values(), *rules, *exits))
 
 pulumi.export("meshVersion", config.mesh.current.version if config.mesh.mode == "managed" else config.mesh.mode)
 pulumi.export("namespace", namespace)

@@ -28,7 +28,8 @@ CORDONED = "istio-governance/cordoned-by"
 """The annotation of a node that a stack has cordoned for a reboot, and which it so may uncordon."""
 
 ROUTING_API = "networking.istio.io/v1beta1"
-"""Served by every supported Istio; a change would be a new URN, and Pulumi would delete the live rule with the old."""
+SECURITY_API = "security.istio.io/v1beta1"
+"""Served by every supported Istio; another would be a new URN, and Pulumi would delete the live rule with the old."""
 
 
 RELEASES = {
@@ -67,5 +68,29 @@ def virtual_service(service: str) -> str:
     return f"vs-{service}"
 
 
-def route(service: str) -> str:
-    return f"{service}-route"
+def route(service: str, match: str = "route") -> str:
+    """That of the requests which a match describes, or of all the others."""
+    return f"{service}-{match}"
+
+
+def gateway(service: str) -> str:
+    return f"gw-{service}"
+
+
+def peer_authentication(service: str) -> str:
+    return f"mtls-{service}"
+
+
+def outside(host: str) -> str:
+    """Of all the objects for a host outside the mesh; a Gateway's has to be a DNS label."""
+    return f"egress-{host.replace('.', '-')}"
+
+
+def announced(service: str) -> str:
+    """Of the command that waits until the proxies know the subsets."""
+    return f"{service}-subsets-announced"
+
+
+def drained(service: str) -> str:
+    """Of the command that waits until the proxies send nothing to subsets that are about to go."""
+    return f"{service}-subsets-drained"

@@ -4,7 +4,7 @@ from components.istio import Istio
 from components.namespace import WorkloadNamespace
 from components.nodes import NodePrep
 from components.purge import Purge, PurgeGuard
-from components.routing import Routing
+from components.routing import Egress, Routing
 from components.workload import Workload
 
-__all__ = ["Istio", "NodePrep", "Purge", "PurgeGuard", "Routing", "Workload", "WorkloadNamespace"]
+__all__ = ["Egress", "Istio", "NodePrep", "Purge", "PurgeGuard", "Routing", "Workload", "WorkloadNamespace"]

@@ -99,6 +99,9 @@ KINDS: Mapping[str, str] = {
     "DaemonSet": "apps/v1",
     "DestinationRule": names.ROUTING_API,
     "VirtualService": names.ROUTING_API,
+    "Gateway": names.ROUTING_API,
+    "ServiceEntry": names.ROUTING_API,
+    "PeerAuthentication": names.SECURITY_API,
 }
 """The API version of each kind that the components make."""
 

@@ -56,3 +56,8 @@ class StackConfig(Model):
             service: {version: rule.weights.get(version, 0) for version in self.services[service].versions}
             for service, rule in self.routing.items()
         }
+
+    @property
+    def outside(self) -> Mapping[str, Egress]:
+        """The hosts outside the mesh; {} without a mesh."""
+        return self.egress if self.mesh.on else {}

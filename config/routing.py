@@ -127,6 +127,10 @@ class Route(Model):
     retries: Retries | None = None
     faults: Faults | None = None
     mirror: Mirror | None = None
+    weights: Mapping[str, Weight] = Field(
+        default_factory=dict,
+        description="whole numbers from 0 to 100 by version that add up to 100; unset: those of the service",
+    )
 
 
 class Match(Route):
@@ -144,10 +148,6 @@ class Match(Route):
     method: StringMatch | None = None
     query: Mapping[str, WholeMatch] = Field(default_factory=dict, description="query parameter → how it matches")
     source_labels: Labels = Field(default_factory=dict, description="labels of the calling pods")
-    weights: Mapping[str, Weight] = Field(
-        default_factory=dict,
-        description="whole numbers from 0 to 100 by version that add up to 100; unset: those of the service",
-    )
 
 
 class TcpPool(Model):

@@ -18,6 +18,7 @@ from urllib.parse import urlencode
 from mesh.kubectl import Kubectl
 
 CONTAINER = "istio-proxy"
+_INJECTED = "service.istio.io/canonical-name"
 
 Answer = TypeVar("Answer")
 
@@ -134,6 +135,22 @@ class Proxy:
                         found.append({cluster.subset: weight for cluster, weight in clusters.items()})
         return found
 
+    def destinations(self) -> set[Cluster]:
+        """Every cluster that a route of this proxy leads to, mirrors and weights of 0 included."""
+        found: set[Cluster] = set()
+        for entry in self.config("dynamic_route_configs", "route_config.virtual_hosts"):
+            for host in entry["route_config"].get("virtual_hosts", []):
+                for rule in host.get("routes", []):
+                    found |= set(_weighted(rule.get("route", {})))
+                    mirrors = rule.get("route", {}).get("request_mirror_policies", [])
+                    found |= {cluster for mirror in mirrors if (cluster := Cluster.parse(mirror.get("cluster", "")))}
+        return found
+
+    def is_gone(self) -> bool:
+        """Whether the pod is no longer there, or on its way."""
+        pods = self.kubectl.items("pod", self.pod, f"--namespace={self.namespace}")
+        return not pods or "deletionTimestamp" in pods[0]["metadata"]
+
     def endpoints(self, service: str, namespace: str) -> list[Endpoint]:
         """All endpoints of `service`, under each of its subsets and under '' for the service as a whole."""
         return [
@@ -153,11 +170,13 @@ class Proxy:
         return kept or _traffic_by_endpoint(self.endpoints(service, namespace))
 
 
-def proxies(kubectl: Kubectl, namespace: str) -> list[Proxy]:
-    """The running sidecars of a namespace, by the names of their pods."""
+def proxies(kubectl: Kubectl, namespace: str = "") -> list[Proxy]:
+    """The running proxies: the sidecars of one namespace, or all of the mesh, gateways included."""
+    # Istio labels what it injects, which spares the cluster a list of all its pods.
+    where = [f"--namespace={namespace}"] if namespace else ["--all-namespaces", f"--selector={_INJECTED}"]
     return [
-        Proxy(kubectl, namespace, pod["metadata"]["name"], pod["metadata"].get("labels", {}))
-        for pod in kubectl.items("pods", f"--namespace={namespace}")
+        Proxy(kubectl, pod["metadata"]["namespace"], pod["metadata"]["name"], pod["metadata"].get("labels", {}))
+        for pod in kubectl.items("pods", *where)
         if "deletionTimestamp" not in pod["metadata"] and _has_running_proxy(pod)
     ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ import pulumi
 import names
 from config import Problem, StackConfig
 from config.problems import report
-from istio import charts
+from istio import charts, rules
 from mesh import purge, upgrade
 from mesh.kubectl import Kubectl, KubectlError
 
@@ -31,6 +32,9 @@ _RESOURCES = {
     "DaemonSet": "daemonsets.apps",
     "DestinationRule": "destinationrules.networking.istio.io",
     "VirtualService": "virtualservices.networking.istio.io",
+    "Gateway": "gateways.networking.istio.io",
+    "ServiceEntry": "serviceentries.networking.istio.io",
+    "PeerAuthentication": "peerauthentications.security.istio.io",
 }
 _NO_SUCH_KIND = ("doesn't have a resource type", "could not find the requested resource")
 
@@ -50,11 +54,11 @@ def check(config: StackConfig, owner: str) -> None:
     cluster = config.cluster
     if problems := list(_missing_files(config)):
         raise pulumi.RunError(report(problems))
-    kubectl = Kubectl(cluster.context, cluster.kubeconfig)
+    kubectl, made = Kubectl(cluster.context, cluster.kubeconfig), declared(config)
     try:
         with ThreadPoolExecutor() as pool:
             mesh_pods = pool.submit(_mesh_pods, kubectl, config)
-            found = _found(kubectl, config)
+            found = _found(kubectl, config, made)
             refused = list(_refusals(kubectl, config, owner, found, mesh_pods.result()))
     except KubectlError as error:
         where = cluster.context or cluster.kubeconfig or "the current context"
@@ -64,22 +68,23 @@ def check(config: StackConfig, owner: str) -> None:
             "     fix:          check cluster.context and cluster.kubeconfig, and that you can reach it: "
             "kubectl get namespaces"
         ) from None
-    foreign = sorted([*_foreign(config, found, owner), *_rivals(config, found, owner)])
+    foreign = sorted([*_foreign(config, found, made, owner), *_rivals(config, found, made, owner)])
     if not config.namespace.create and ("Namespace", config.namespace.name) not in found:
         raise pulumi.RunError(
             f"the namespace {config.namespace.name} is not there; nothing was changed\n\n"
             "     fix: make it, or set namespace.create to true to let this stack make it"
         )
     if foreign:
-        raise pulumi.RunError(
-            "the cluster has objects in the way that this stack does not own; nothing was changed\n\n"
-            + "\n".join(f"  {number}. {line}" for number, line in enumerate(foreign, 1))
-        )
+        raise _refusal("the cluster has objects in the way that this stack does not own", foreign)
     if refused:
-        raise pulumi.RunError(
-            "the mesh cannot become what the configuration says; nothing was changed\n\n"
-            + "\n".join(f"  {number}. {line}" for number, line in enumerate(refused, 1))
-        )
+        raise _refusal("the mesh cannot become what the configuration says", refused)
+    if reselected := sorted(_reselected(config, found)):
+        raise _refusal("Kubernetes can change no workload's selector, only replace it with all its pods", reselected)
+
+
+def _refusal(what: str, lines: list[str]) -> pulumi.RunError:
+    listed = "\n".join(f"  {number}. {line}" for number, line in enumerate(lines, 1))
+    return pulumi.RunError(f"{what}; nothing was changed\n\n{listed}")
 
 
 @contextmanager
@@ -106,9 +111,11 @@ def declared(config: StackConfig) -> set[tuple[str, str]]:
         if service.ports:
             objects.add(("Service", name))
         objects |= {(service.workload, names.workload(name, version)) for version in service.versions}
-    for name, weights in config.weights.items():
-        objects |= {("DestinationRule", names.destination_rule(name)), ("VirtualService", names.virtual_service(name))}
-        objects |= {("DestinationRule", names.subset_rule(name, version)) for version in weights}
+    for routed in rules.routed(config):
+        objects |= {(made.kind, made.name) for made in (*routed.before, routed.weights)}
+    for host, egress in config.outside.items():
+        made_for_host = rules.outside(host, egress, config.namespace.name, config.mesh.namespace)
+        objects |= {(made.kind, made.name) for made in made_for_host}
     return objects
 
 
@@ -149,9 +156,9 @@ def _pods(kubectl: Kubectl, namespace: str, selector: str = "") -> upgrade.Pods:
     )
 
 
-def _found(kubectl: Kubectl, config: StackConfig) -> Found:
+def _found(kubectl: Kubectl, config: StackConfig, made: set[tuple[str, str]]) -> Found:
     """What is in the cluster of the kinds that the stack makes; the rules' CRDs may not be there yet."""
-    resources = sorted({"namespaces", *(_RESOURCES[kind] for kind, _ in declared(config))})
+    resources = sorted({"namespaces", *(_RESOURCES[kind] for kind, _ in made)})
     try:
         objects = _get(kubectl, config, resources)
     except KubectlError as error:
@@ -174,24 +181,41 @@ def _owner(item: Mapping[str, Any]) -> str:
     return owner
 
 
-def _foreign(config: StackConfig, found: Found, owner: str) -> Iterator[str]:
-    for kind, name in declared(config):
+def _foreign(config: StackConfig, found: Found, made: set[tuple[str, str]], owner: str) -> Iterator[str]:
+    for kind, name in made:
         if (kind, name) in found and _owner(found[kind, name]) != owner:
             yield f"{kind} {name} {_whose(found[kind, name])}\n     fix: {_fix(config, kind, name)}"
 
 
-def _rivals(config: StackConfig, found: Found, owner: str) -> Iterator[str]:
+def _rivals(config: StackConfig, found: Found, made: set[tuple[str, str]], owner: str) -> Iterator[str]:
     """Rules of others for our hosts: Istio takes one VirtualService a host, the oldest, and merges DestinationRules."""
+    ours = {host: service for service in config.weights for host in _host_names(service, config.namespace.name)}
     for (kind, name), item in found.items():
         if kind not in ("DestinationRule", "VirtualService") or _owner(item) == owner:
             continue
         spec = item.get("spec", {})
         hosts = {str(host) for host in [*spec.get("hosts", []), spec.get("host", "")]}
-        for service in config.weights:
-            if hosts & _host_names(service, config.namespace.name) and (kind, name) not in declared(config):
+        for service in sorted({ours[host] for host in hosts & ours.keys()}):
+            if (kind, name) not in made:
                 yield (
                     f"{kind} {name} {_whose(item)}, and has rules for the host {service}, as routing.{service} has\n"
                     f"     fix: take the host out of it, or take out routing.{service}"
+                )
+
+
+def _reselected(config: StackConfig, found: Found) -> Iterator[str]:
+    """Versions whose pods would all go before new ones come, because their Deployment gets another selector."""
+    for name, service in config.services.items():
+        for version in service.versions if service.workload != "existing" else ():
+            item = found.get((service.workload, names.workload(name, version)), {})
+            live = item.get("spec", {}).get("selector", {}).get("matchLabels")
+            wanted = {**config.selector(name), "version": service.version_label(version)}
+            if live not in (None, wanted):
+                yield (
+                    f"services.{name}.versions.{version}: its pods are selected by {json.dumps(live)}, "
+                    f"not by {json.dumps(wanted)}\n"
+                    f"     fix: give the version another name beside the new label, and its weight to that name: one "
+                    f"`pulumi up` then starts the new pods, moves the requests, and removes the old ones"
                 )
 
 

@@ -240,6 +240,8 @@ def exposed_services_can_be_reached(raw: Raw) -> Iterator[Problem]:
         expose, key = map_at(raw, "routing", name, "expose"), f"routing.{name}.expose"
         if not expose:
             continue
+        if len(names.gateway(name)) > 63:
+            yield Problem(key, MISSING, "a service whose name has at most 60 characters", "name a Gateway of your own")
         for host in _hosts(raw, name):
             if hosts[host] > 1:
                 yield Problem(f"{key}.hosts", host, "a host that no other service has", "expose it in one place")
@@ -281,7 +283,15 @@ def _without_gateway(raw: Raw, which: str) -> bool:
 
 def outside_hosts_can_be_reached(raw: Raw) -> Iterator[Problem]:
     exposed = {host for name in map_at(raw, "routing") for host in _hosts(raw, name)}
+    count = Counter(names.outside(host) for host in map_at(raw, "egress"))
     for host in map_at(raw, "egress"):
+        if count[names.outside(host)] > 1 or len(names.outside(host)) > 63:
+            yield Problem(
+                f"egress.{host}",
+                MISSING,
+                "a host whose objects' name, of at most 63 characters, no other host has",
+                f"'{names.outside(host)}' is too long or taken twice: declare the ServiceEntry apart from this stack",
+            )
         if host in exposed:
             yield Problem(f"egress.{host}", MISSING, "a host that no service is exposed under", "take one of them out")
         if _without_gateway(raw, "egress"):

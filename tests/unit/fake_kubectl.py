@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -101,7 +102,7 @@ class FakeKubectl(Kubectl):
 def _is(item: Object, kind: str) -> bool:
     """Whether `item` is one of `kind`: `services`, `deployments.apps`, `crd`, …"""
     plural = kind.split(".")[0]
-    return bool(f"{item['kind'].lower()}s" == _SHORT.get(plural, plural))
+    return bool(re.sub("rys$", "ries", f"{item['kind'].lower()}s") == _SHORT.get(plural, plural))
 
 
 def _namespace(args: tuple[str, ...]) -> str:

@@ -20,6 +20,7 @@ from components.routing import RoutingArgs
 from components.workload import WorkloadArgs
 from config import StackConfig
 from istio.charts import OFFICIAL_CHARTS
+from istio.rules import routed
 from istio.values import OFFICIAL_HUB
 from mesh.recorder import PROJECT, Recording, record
 
@@ -44,8 +45,8 @@ def make_workload(given: StackConfig, opts: pulumi.ResourceOptions | None = None
 
 
 def make_routing(given: StackConfig, opts: pulumi.ResourceOptions | None = None) -> Routing:
-    service, weights = given.services["bill-service"], given.weights["bill-service"]
-    return Routing("bill-service", RoutingArgs(service, weights, "istio-demo"), opts)
+    (service,) = routed(given)
+    return Routing("bill-service", RoutingArgs(service, given.cluster), opts)
 
 
 def make_purge(given: StackConfig, opts: pulumi.ResourceOptions | None = None) -> Purge:

@@ -19,7 +19,8 @@ from .fake_kubectl import FakeKubectl, Object, crd, made
 from .given import STACKS, config, program
 
 OWNER = "istio-governance/dev"
-CRDS = [crd("destinationrules", "networking.istio.io"), crd("virtualservices", "networking.istio.io")]
+RULES = ("destinationrules", "virtualservices", "gateways", "serviceentries")
+CRDS = [*(crd(kind, "networking.istio.io") for kind in RULES), crd("peerauthentications", "security.istio.io")]
 
 
 def istiod(version: str) -> Object:
@@ -62,6 +63,8 @@ def refusal(monkeypatch: pytest.MonkeyPatch, given: StackConfig, *objects: Objec
         {"services": {"bill-service": {"workload": "existing"}}},
         {"services": {"third": {"workload": "DaemonSet", "versions": {"v1": {"image": "x"}}}}},
         {"services": {"third": {"ports": {"http": {"port": 1}}, "versions": {"v1": {"image": "x"}}}}},
+        {"routing": {"bill-service": {"mtls": "STRICT", "expose": {"hosts": ["bills.example.com"]}}}},
+        {"egress": {"api.example.com": {}, "old.example.com": {"protocol": "HTTP"}}},
     ],
     ids=str,
 )
@@ -85,7 +88,12 @@ def test_every_kind_that_the_components_make_is_looked_up(monkeypatch: pytest.Mo
     others = {
         kind.lower(): {"workload": kind, "versions": {"v1": {"image": "x"}}} for kind in ("StatefulSet", "DaemonSet")
     }
-    given = config(services=others)
+    given = config(
+        services=others,
+        mesh={"profile": "demo"},
+        routing={"bill-service": {"mtls": "STRICT", "expose": {"hosts": ["bills.example.com"]}}},
+        egress={"api.example.com": {}},
+    )
     declared = preflight.declared(given)
     assert {kind for kind, _ in declared} == {kind for kind in KINDS if not kind.endswith("Patch")}
     text = refusal(monkeypatch, given, *(live(kind, name) for kind, name in declared))
@@ -115,6 +123,17 @@ def test_files_that_are_not_there_are_told_before_the_cluster_is_asked(tmp_path:
     assert 'cluster.kubeconfig = "no/file"' in text
     assert "with the chart cni, as cni/ or as cni-1.31.0.tgz" in text
     assert "helm pull gateway --repo https://blob.istio.io/istio-release/charts --version 1.31.0" in text
+
+
+def test_a_changed_selector_is_refused_with_a_way_that_keeps_the_pods(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pulumi would delete the Deployment before it makes the new one, and all requests in between would fail."""
+    deployment = live("Deployment", "bill-service-v1", OWNER)
+    deployment["spec"] = {"selector": {"matchLabels": {"service": "bill-service", "version": "v1"}}}
+    check(monkeypatch, config(), FakeKubectl(objects=[*CRDS, deployment]))
+    relabelled = config(services={"bill-service": {"versions": {"v1": {"versionLabel": "one"}}}})
+    text = refusal(monkeypatch, relabelled, deployment)
+    assert "services.bill-service.versions.v1: its pods are selected by" in text
+    assert "give the version another name beside the new label" in text
 
 
 def test_own_objects_are_no_hindrance(monkeypatch: pytest.MonkeyPatch) -> None:

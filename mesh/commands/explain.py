@@ -11,9 +11,9 @@ from rich.console import Console
 
 from config import files
 from mesh import cli, envoy
-from mesh.explain import hops, live, mermaid, text
+from mesh.explain import hops, live, mermaid, tables, text
 from mesh.explain import html as page
-from mesh.explain.live import Declared, NoPodError, UnknownNameError
+from mesh.explain.live import Declared, NoPodError, Snapshot, UnknownNameError
 from mesh.kubectl import Kubectl
 
 _RAW = ("help", "config_dump", "clusters", "listeners", "server_info", "stats")
@@ -25,6 +25,8 @@ _WIDTH = 120
 @click.argument("source", metavar="FROM")
 @click.argument("target", metavar="TO")
 @click.option("--full", is_flag=True, help="Add the fields of each hop, and the way of the rules to the proxies.")
+@click.option("--debug", is_flag=True, help="Read the iptables too, by a privileged pod that is there for seconds.")
+@click.option("--debug-image", default="", help="Its image, with sh, grep and nsenter; by default that of the sidecar.")
 @click.option("--html", type=click.Path(dir_okay=False, path_type=Path), help="Write one page with the drawing.")
 @click.option("--mermaid", "as_mermaid", is_flag=True, help="Print the drawing as a Mermaid flowchart.")
 @click.option("--raw", type=click.Choice(_RAW), help="Print what the admin interface of FROM's Envoy says.")
@@ -34,6 +36,8 @@ def command(
     source: str,
     target: str,
     full: bool,
+    debug: bool,
+    debug_image: str,
     html: Path | None,
     as_mermaid: bool,
     raw: str | None,
@@ -58,6 +62,8 @@ def command(
             raise cli.Failure(f"the pod {snapshot.caller.name} has no sidecar, so there is no Envoy to ask")
         click.echo(envoy.Proxy(kubectl, snapshot.namespace, snapshot.caller.name).read(raw), nl=False)
         return cli.Exit.GOOD
+    if debug:
+        snapshot = dataclasses.replace(snapshot, tables=_tables(kubectl, snapshot, debug_image))
     path = hops.explain(snapshot)
     if html:
         html.write_text(page.write(path))
@@ -69,3 +75,11 @@ def command(
     else:
         text.write(path, Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH), full)
     return cli.Exit.FAILED if path.broken else cli.Exit.GOOD
+
+
+def _tables(kubectl: Kubectl, snapshot: Snapshot, image: str) -> dict[str, str]:
+    pods = [pod for pod in snapshot.pods if pod.name in snapshot.servers]
+    image = image or next((pod.sidecar_image for pod in (snapshot.caller, *pods) if pod.sidecar_image), "")
+    if not image:
+        raise cli.Failure("no sidecar is there whose image --debug could use: add --debug-image", cli.Exit.USAGE)
+    return tables.read(kubectl, snapshot.namespace, image, snapshot.caller, pods)

@@ -163,6 +163,7 @@ def read(kubectl: Kubectl, config: StackConfig, stack: str, source: str, target:
         name, focus, port = _target(target, pods, services)
         spec = services[name]["spec"]
         selected = tuple(pod for pod in pods if spec.get("selector") and _selects(spec["selector"], pod))
+        _check_focus(name, focus, config, selected)
         servers = {pod.version: pod for pod in reversed(selected) if pod.sidecar and pod.ready}
         reading_proxies = {
             pod.name: pool.submit(_read_proxy, envoy.Proxy(kubectl, namespace, pod.name)) for pod in servers.values()
@@ -265,6 +266,14 @@ def _target(who: str, pods: list[Pod], services: Mapping[str, Object]) -> tuple[
                     return service, pod.name, port
             raise UnknownNameError(f"no Service selects the pod {who}, so no request is routed to it")
     raise UnknownNameError(_unknown(who, [*services, *(pod.name for pod in pods)]))
+
+
+def _check_focus(service: str, focus: str, config: StackConfig, pods: tuple[Pod, ...]) -> None:
+    """A version may be there without a pod."""
+    declared = config.services[service].versions if service in config.services else ()
+    versions = sorted({*declared, *(pod.version for pod in pods)} - {""})
+    if focus and focus not in {*versions, *(pod.name for pod in pods)}:
+        raise UnknownNameError(_unknown(f"{service}/{focus}", [f"{service}/{version}" for version in versions]))
 
 
 def _unknown(name: str, known: Iterable[str]) -> str:

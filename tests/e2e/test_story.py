@@ -5,11 +5,14 @@ from __future__ import annotations
 import copy
 import json
 import subprocess
+import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from harness.charts import mirror, pack
 from harness.stack import PulumiError, Stack
 from harness.traces import Traces, traces_settled
 from harness.traffic import Answers, ask, enforced_weights, wait_until_answering, wait_until_enforced
@@ -142,6 +145,9 @@ def test_istioctl_finds_nothing_wrong(stack: Stack, kubectl: Kubectl) -> None:
         done = subprocess.run(command, env=stack.variables, capture_output=True, text=True, timeout=60, check=True)
         return json.loads(done.stdout)
 
+    deadline = time.monotonic() + 60
+    while len(kubectl.items("pods", f"--namespace={NAMESPACE}")) > len(pods(kubectl)) and time.monotonic() < deadline:
+        time.sleep(1)  # those without a sidecar are still going
     for namespace in (NAMESPACE, "istio-system"):
         assert istioctl("analyze", f"--namespace={namespace}") == []
     status = {
@@ -193,6 +199,21 @@ def test_a_version_without_weight_is_removed_without_a_failed_request(
         changes = removal.result()
     assert changes["delete"] == 2, changes
     assert enforced_weights(kubectl, NAMESPACE) == {"v1": 100}
+    stack.configure(config)
+    stack.up()
+
+
+def test_charts_from_a_mirror_leave_every_pod_as_it_is(
+    stack: Stack, config: Config, kubectl: Kubectl, tmp_path: Path
+) -> None:
+    def running() -> set[str]:
+        return {pod["metadata"]["uid"] for namespace in (NAMESPACE, "istio-system") for pod in pods(kubectl, namespace)}
+
+    before = running()
+    with mirror(pack(tmp_path)) as url:
+        stack.configure({**config, "mesh": {**config["mesh"], "charts": url}})
+        assert stack.up().keys() == {"same", "update"}
+        assert running() == before
     stack.configure(config)
     stack.up()
 

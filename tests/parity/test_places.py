@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import threading
-from collections.abc import Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +10,7 @@ import pytest
 from components import Istio
 from components.istio import IstioArgs
 from config import Mesh
+from harness.charts import mirror, pack
 from mesh import render
 from mesh.helm import HelmError
 from mesh.objects import Identity, identity
@@ -25,34 +21,8 @@ IMAGES = {name: f"registry.example.com/istio/{name}@{DIGEST}" for name in ("pilo
 
 
 @pytest.fixture(scope="module")
-def packed(charts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of .tgz files with an index, as a mirror has them."""
-    folder = tmp_path_factory.mktemp("packed")
-    for chart in ("base", "istiod", "cni", "gateway"):
-        helm("package", str(charts / chart), f"--destination={folder}")
-    helm("repo", "index", str(folder))
-    return folder
-
-
-@pytest.fixture
-def mirror(packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The same folder behind http on the loopback."""
-    monkeypatch.setenv("HELM_CACHE_HOME", str(tmp_path / "cache"))
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(packed))) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
-
-
-class Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *_: Any) -> None:
-        """Says nothing."""
-
-
-def helm(*args: str) -> None:
-    subprocess.run(["helm", *args], capture_output=True, text=True, timeout=60, check=True)
+def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return pack(tmp_path_factory.mktemp("packed"))
 
 
 def rendered(charts: str, **mesh: Any) -> dict[Identity, render.Object]:
@@ -60,11 +30,15 @@ def rendered(charts: str, **mesh: Any) -> dict[Identity, render.Object]:
     return {identity(found): found for found in render.rendered(record(lambda: Istio("mesh", IstioArgs(declared))))}
 
 
-def test_packed_charts_and_a_mirror_give_the_same_objects(charts: Path, packed: Path, mirror: str) -> None:
+def test_packed_charts_and_a_mirror_give_the_same_objects(
+    charts: Path, packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HELM_CACHE_HOME", str(tmp_path))
     expected = rendered(str(charts))
     assert len(expected) > 40
     assert rendered(str(packed)) == expected
-    assert rendered(mirror) == expected
+    with mirror(packed) as url:
+        assert rendered(url) == expected
 
 
 def test_images_by_digest_reach_every_pod(charts: Path) -> None:

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlencode
 
 from mesh.kubectl import Kubectl
+from mesh.traffic.counts import Traffic
 
 CONTAINER = "istio-proxy"
 _INJECTED = "service.istio.io/canonical-name"
@@ -60,42 +61,6 @@ class Endpoint:
     """Answers below 500."""
     failed: int
     """Answers from 500 on, resets, and connections that could not be made."""
-
-
-@dataclass(frozen=True)
-class Traffic:
-    """What one proxy, or several, sent to one subset; counts only go up while a proxy lives."""
-
-    succeeded: int = 0
-    """Answers below 500."""
-    failed: int = 0
-    """What the callers saw fail: answers from 500 on, resets, timeouts, nobody to ask."""
-    retried: int = 0
-    """Failures that no caller saw, because the proxy tried again: two times by default.
-    https://istio.io/latest/docs/concepts/traffic-management/#retries"""
-    slower: Mapping[float, int] = field(default_factory=dict)
-    """Milliseconds → how many answers took longer; {} where the proxy does not keep it (`names.SUBSET_STATISTICS`)."""
-
-    @property
-    def requests(self) -> int:
-        return self.succeeded + self.failed
-
-    def __add__(self, other: Traffic) -> Traffic:
-        return self._with(other, 1)
-
-    def __sub__(self, other: Traffic) -> Traffic:
-        return self._with(other, -1)
-
-    def _with(self, other: Traffic, sign: int) -> Traffic:
-        return Traffic(
-            self.succeeded + sign * other.succeeded,
-            self.failed + sign * other.failed,
-            self.retried + sign * other.retried,
-            {
-                bound: self.slower.get(bound, 0) + sign * other.slower.get(bound, 0)
-                for bound in sorted({*self.slower, *other.slower})
-            },
-        )
 
 
 @dataclass(frozen=True)
@@ -244,7 +209,8 @@ def _statistics(stats: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, Clust
                 if named := _named(histogram["name"]):
                     buckets = histogram.get("buckets", [])
                     total = max((bucket["cumulative"] for bucket in buckets), default=0)
-                    yield *named, {b["upper_bound"]: total - b["cumulative"] for b in buckets}
+                    above = {float(b["upper_bound"]): total - b["cumulative"] for b in buckets}
+                    yield *named, {0.0: total, **above} if total else {}
         elif "name" in stat and (named := _named(stat["name"])):
             yield *named, stat["value"]
 

@@ -11,8 +11,9 @@ from typing import Any
 import names
 from config import StackConfig
 from mesh import envoy
-from mesh.envoy import Proxy, Traffic
+from mesh.envoy import Proxy
 from mesh.kubectl import Kubectl, KubectlError
+from mesh.traffic.counts import Traffic
 
 Weights = Mapping[str, int]
 

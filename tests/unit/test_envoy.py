@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from mesh.envoy import Cluster, Proxy, Traffic
+from mesh.envoy import Cluster, Proxy
 from mesh.kubectl import Kubectl
+from mesh.traffic.counts import Traffic
 
 HOST = "bill-service.istio-demo.svc.cluster.local"
 
@@ -86,7 +87,7 @@ def test_traffic_is_read_from_the_statistics_of_the_clusters(separator: str) -> 
         {"histograms": [{"name": statistic("v2", "upstream_rq_time"), "buckets": buckets}]},
     ]
     found = proxy(stats={"stats": stats}).traffic("bill-service", "istio-demo")
-    assert found == {"v1": Traffic(), "v2": Traffic(97, 3, 5, {5: 20, 10: 1, 25: 0})}
+    assert found == {"v1": Traffic(), "v2": Traffic(97, 3, 5, {0: 100, 5: 20, 10: 1, 25: 0})}
 
 
 def test_a_proxy_that_keeps_no_statistics_of_clusters_counts_by_endpoint() -> None:

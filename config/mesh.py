@@ -86,6 +86,12 @@ class Mesh(Model):
         default_factory=dict,
         description="images in the place of those in the hub: pilot, proxyv2 (sidecars and gateways), install-cni",
     )
+    prometheus: str = Field(
+        "",
+        pattern=r"^(https?://[^\s]+)?$",
+        description="the URL of a Prometheus with Istio's standard metrics, for the gates of mesh shift; '' is the "
+        "callers' sidecars themselves",
+    )
     image_pull_secrets: Strings = Field((), description="a list of names of Secrets")
 
     @property

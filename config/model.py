@@ -21,6 +21,9 @@ class StackConfig(Model):
     """Everything that a stack file can say."""
 
     schema_version: Literal[1] = Field(1, description="1")
+    protect: bool = Field(
+        False, description="true or false: mesh shift asks for --yes and a clean, current checkout, as for a stack prod"
+    )
     cluster: Cluster = Cluster()
     mesh: Mesh = Mesh()
     nodes: Nodes = Nodes()

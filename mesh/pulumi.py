@@ -32,6 +32,8 @@ class Stack:
     name: str
     folder: Path = PROJECT
     environment: Mapping[str, str] = field(default_factory=dict)
+    shielded: bool = False
+    """Whether a Ctrl-C on the terminal stays with this process, and does not reach Pulumi."""
 
     @property
     def variables(self) -> dict[str, str]:
@@ -58,6 +60,7 @@ class Stack:
                 stderr=subprocess.STDOUT,
                 text=True,
                 timeout=timeout,
+                start_new_session=self.shielded,
                 check=False,
             )
         except FileNotFoundError:

@@ -99,7 +99,7 @@ def _limits(new: Traffic, old: Traffic, gate: Gate) -> Iterator[_Limit]:
             most = 1000 * seconds(text)
             # Envoy counts by bounds: at the one below it is too strict, at the one above too lenient.
             over = new.slower[max(bound for bound in new.slower if bound <= most)]
-            surely = min((new.slower[bound] for bound in new.slower if bound >= most), default=0)
+            surely = max((new.slower[bound] for bound in new.slower if bound >= most), default=0)
             what = f"took more than {most:.0f} ms, at most {_percent(1 - quantile)} may"
             yield _Limit(name, 1 - quantile, new.timed, over, surely, what, proof=True)
         times, reference = getattr(gate.baseline, name), old.quantile(quantile)

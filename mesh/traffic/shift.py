@@ -76,6 +76,9 @@ def run(plan: Plan, world: World) -> Outcome:
         return _back(plan, world, Outcome.INTERRUPTED)
     except ApplyError:
         return _back(plan, world, Outcome.ROLLED_BACK)
+    except BaseException:
+        _back(plan, world, Outcome.ROLLED_BACK)
+        raise
     return Outcome.DONE
 
 

@@ -1,0 +1,313 @@
+"""What a shift does to the world: the stack's file, the cluster, the proxies, and what it remembers of itself."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any, TextIO
+
+import names
+from config import files
+from config.routing import Gate
+from mesh.kubectl import KubectlError
+from mesh.live import LiveService, NotEnforcedError
+from mesh.metrics import MetricsError, metrics_of
+from mesh.probe import Caller
+from mesh.pulumi import PulumiError, Stack
+from mesh.traffic.counts import Meter, Traffic
+from mesh.traffic.gate import Finding, Verdict, decide, verdict
+from mesh.traffic.shift import ApplyError, InterruptedShiftError, Weights
+from mesh.traffic.weights import rising
+
+LOCKED = "the stack is currently locked"
+"""What Pulumi says while another update of the stack is under way."""
+
+_LOOK_SECONDS = 2.0
+_PROBES_AT_ONCE = 500
+# Envoy adds up its times every five seconds.
+_LAG_SECONDS = 8.0
+
+
+class BusyError(Exception):
+    """Another shift of the same stack is under way."""
+
+
+@dataclass(frozen=True)
+class Watch:
+    """How a step is judged: by the gate, for so long, with so many requests of our own."""
+
+    gate: Gate
+    seconds: float
+    probes: int
+    url: str
+    caller: Caller | None
+
+
+@dataclass
+class Step:
+    """What became of one step; `seconds` are those of each part of its way to the proxies."""
+
+    weights: Weights
+    seconds: dict[str, float] = field(default_factory=dict)
+    requests: dict[str, int] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
+
+
+class Journal:
+    """The memory of a running shift, beside the user's other state, so that a killed one can be seen and taken back.
+
+    Its lock is what keeps a second shift of the stack from beginning. `left` is what a killed one left behind.
+    """
+
+    def __init__(self, stack: Stack) -> None:
+        state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "istio-governance"
+        key = hashlib.sha256(str(stack.file.resolve()).encode()).hexdigest()[:16]
+        self.path = state / "shifts" / f"{stack.name}-{key}.json"
+        self._file: TextIO | None = None
+
+    def __enter__(self) -> Journal:
+        """Raises `BusyError`."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = self.path.open("a+")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._file.close()
+            raise BusyError("another shift of this stack is under way; wait until it has ended") from None
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._file:
+            self._file.close()
+
+    @property
+    def left(self) -> dict[str, Any] | None:
+        """{service, start, aim, began, text}: the shift that began and never ended."""
+        text = self.path.read_text() if self.path.exists() else ""
+        left: dict[str, Any] | None = json.loads(text) if text else None
+        return left
+
+    def begin(self, service: str, start: Weights, aim: Weights, text: str) -> None:
+        """`text` is the stack's file as it was."""
+        entry = {"service": service, "start": dict(start), "aim": dict(aim), "text": text, "began": time.time()}
+        self._write(json.dumps(entry))
+
+    def end(self) -> None:
+        self._write("")
+
+    def _write(self, text: str) -> None:
+        assert self._file is not None  # noqa: S101
+        self._file.seek(0)
+        self._file.truncate()
+        self._file.write(text)
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+
+class Interrupts:
+    """Ctrl-C and SIGTERM: at once where they are `allowed`, else remembered until they are, and ignored when `over`."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say, self._open, self._seen, self._over = say, False, False, False
+
+    def __enter__(self) -> Interrupts:
+        self._old = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._old.items():
+            signal.signal(number, handler)
+
+    def _note(self, _number: int, _frame: FrameType | None) -> None:
+        if self._over:
+            self._say("on the way back already: wait")
+            return
+        if not self._seen:
+            self._say("interrupted: going back as soon as this step is safe to leave")
+        self._seen = True
+        if self._open:
+            raise InterruptedShiftError
+
+    @contextmanager
+    def allowed(self) -> Iterator[None]:
+        self.check()
+        self._open = True
+        try:
+            yield
+        except KubectlError:
+            self.check()  # Ctrl-C reaches the kubectl that we wait for, too
+            raise
+        finally:
+            self._open = False
+
+    def check(self) -> None:
+        if self._seen and not self._over:
+            raise InterruptedShiftError
+
+    def ignore(self) -> None:
+        self._over = True
+
+
+@dataclass
+class LiveWorld:
+    """The world of `mesh.traffic.shift.run`: the file first, then the cluster, then the proxies."""
+
+    stack: Stack
+    live: LiveService
+    start: Weights
+    text: str
+    """The stack's file as it was."""
+    message: str
+    watching: Watch | None
+    interrupts: Interrupts
+    say: Callable[[str], None]
+    steps: list[Step] = field(default_factory=list)
+    error: str = ""
+    busy: bool = False
+    _old: dict[str, Traffic] = field(default_factory=dict)
+
+    def apply(self, weights: Weights) -> None:
+        self.interrupts.check()
+        step = Step(weights)
+        self.steps.append(step)
+        with _timed(step.seconds, "file"):
+            self._guarded(lambda: write_weights(self.stack, self.live.name, weights))
+        self._up(weights, self.message, step.seconds)
+        self.interrupts.check()
+
+    def restore(self, weights: Weights) -> None:
+        self.interrupts.ignore()
+        self.say(f"going back to {described(weights)}")
+        replace_text(self.stack.file, self.text)
+        for attempt in range(3):
+            try:
+                self._up(weights, f"{self.message} (taken back)", {})
+            except ApplyError:
+                if attempt == 2:
+                    raise
+                time.sleep(3)
+            else:
+                return
+
+    def _up(self, weights: Weights, message: str, seconds: dict[str, float]) -> None:
+        rule = f"**::{names.virtual_service(self.live.name)}"
+        with _timed(seconds, "pulumi"):
+            # Nothing else that the file may ask for goes along with a shift.
+            self._guarded(
+                lambda: self.stack.pulumi("up", "--yes", "--skip-preview", f"--target={rule}", f"--message={message}")
+            )
+        with _timed(seconds, "proxies"):
+            self._guarded(lambda: self.live.wait_until_enforced(weights))
+
+    def _guarded(self, action: Callable[[], object]) -> None:
+        try:
+            action()
+        except (PulumiError, KubectlError, NotEnforcedError) as error:
+            self.busy = LOCKED in str(error)
+            self.error = str(error)
+            self.say(f"! {error}")
+            raise ApplyError from None
+
+    def watch(self, weights: Weights) -> Verdict:
+        if self.watching is None:
+            return Verdict.PASS
+        try:
+            with self.interrupts.allowed():
+                return self._watched(self.watching, self.steps[-1], rising(self.start, weights))
+        except (KubectlError, MetricsError) as error:
+            self.error = str(error)
+            self.say(f"! {error}")
+            raise ApplyError from None
+
+    def _watched(self, watching: Watch, step: Step, new: list[str]) -> Verdict:
+        source = metrics_of(self.live)
+        meter = Meter(source.snapshot())
+        sent, end = 0, time.monotonic() + watching.seconds
+        looks = max(1, int(watching.seconds / _LOOK_SECONDS) + watching.probes // _PROBES_AT_ONCE)
+        while True:
+            sent += self._ask(min(watching.probes - sent, _PROBES_AT_ONCE), end)
+            counted = meter.update(source.snapshot())
+            over = time.monotonic() >= end and sent >= watching.probes
+            step.requests = {version: traffic.requests for version, traffic in counted.items()}
+            step.findings = self._findings(new, counted, looks, over)
+            late = any(t.timed < t.requests for v, t in counted.items() if v in new)
+            waits = over and late and time.monotonic() < end + _LAG_SECONDS
+            result = verdict(step.findings)
+            if result is Verdict.FAIL or (over and not (waits and result is Verdict.UNDECIDED)):
+                break
+        for version, traffic in counted.items():
+            self._old[version] = self._old.get(version, Traffic()) + traffic
+        for finding in step.findings:
+            self.say(f"  {finding.version} {finding.criterion}: {finding.verdict.value}, {finding.text}")
+        return result
+
+    def _ask(self, requests: int, end: float) -> int:
+        """Sends a part of the requests, or lets some time pass."""
+        watching = self.watching
+        if watching and watching.caller and requests > 0:
+            watching.caller.send(watching.url, requests)
+            return requests
+        time.sleep(max(0.1, min(_LOOK_SECONDS, end - time.monotonic())))
+        return 0
+
+    def _findings(self, new: list[str], counted: Mapping[str, Traffic], looks: int, final: bool) -> list[Finding]:
+        assert self.watching is not None  # noqa: S101
+        # The old version's requests of all steps count: at the last one it may get none.
+        old = sum(
+            (traffic for seen in (self._old, counted) for version, traffic in seen.items() if version not in new),
+            Traffic(),
+        )
+        ready = self.live.ready_pods()
+        found: list[Finding] = []
+        for version in new:
+            if not ready[version]:
+                found.append(Finding(version, "ready pods", Verdict.FAIL, "none is left"))
+            found += decide(version, counted.get(version, Traffic()), old, self.watching.gate, looks, final)
+        return found
+
+
+def described(weights: Weights) -> str:
+    return ", ".join(f"{version} {weight} %" for version, weight in weights.items())
+
+
+def write_weights(stack: Stack, service: str, weights: Weights) -> None:
+    """Sets the weights in the stack's file, whose comments and style stay. Raises `PulumiError`."""
+    stack.pulumi(*set_weights(service, weights))
+
+
+def set_weights(service: str, weights: Weights) -> list[str]:
+    pairs = [f"routing.{service}.weights.{version}={weight}" for version, weight in weights.items()]
+    return ["config", "set-all", "--path", *(part for pair in pairs for part in ("--plaintext", pair))]
+
+
+def replace_text(file: Path, text: str) -> None:
+    """All of it or nothing, also when the machine goes down in the middle."""
+    fresh = file.with_name(f".{file.name}.new")
+    fresh.write_text(text)
+    fresh.replace(file.resolve())
+
+
+def declared_weights(stack: Stack, service: str) -> dict[str, int]:
+    return files.effective(stack.name, stack.folder).weights.get(service, {})
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], part: str) -> Iterator[None]:
+    start = time.monotonic()
+    try:
+        yield
+    finally:
+        seconds[part] = round(time.monotonic() - start, 3)

@@ -1,0 +1,189 @@
+"""A shift ends where it should, whatever happens on the way, and a gate never passes on too little."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import comb
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from config.routing import Baseline, Gate, Latency
+from mesh.pulumi import Stack
+from mesh.shifting import BusyError, Journal, replace_text
+from mesh.traffic.counts import Meter, Traffic
+from mesh.traffic.gate import Verdict, decide, requests_needed, verdict
+from mesh.traffic.shift import ApplyError, InterruptedShiftError, Outcome, Plan, Weights, run
+
+START, AIM = {"v1": 90, "v2": 10}, {"v1": 50, "v2": 50}
+
+
+class World:
+    """`happens` says what each step meets: a verdict, or 'apply' or 'interrupt' for what goes wrong."""
+
+    def __init__(self, happens: list[Verdict | str]) -> None:
+        self.file: Weights = START
+        self.cluster: Weights = START
+        self.happens, self.exposed, self.step = happens, 0, -1
+
+    def _next(self) -> Verdict | str:
+        return self.happens[self.step] if self.step < len(self.happens) else Verdict.PASS
+
+    def apply(self, weights: Weights) -> None:
+        self.step += 1
+        self.file = weights
+        if self._next() == "apply":
+            raise ApplyError
+        self.cluster = weights
+        self.exposed = max(self.exposed, weights["v2"])
+
+    def watch(self, weights: Weights) -> Verdict:
+        assert self.cluster == weights
+        met = self._next()
+        if met == "interrupt":
+            raise InterruptedShiftError
+        assert isinstance(met, Verdict)
+        return met
+
+    def restore(self, weights: Weights) -> None:
+        self.file = self.cluster = weights
+
+
+@given(
+    st.lists(st.sampled_from([*Verdict, "apply", "interrupt"]), max_size=6),
+    st.lists(st.integers(1, 100), max_size=5, unique=True).map(sorted),
+)
+def test_file_and_cluster_agree_whatever_happens(happens: list[Verdict | str], percents: list[int]) -> None:
+    world, plan = World(happens), Plan.of(START, AIM, percents)
+    outcome = run(plan, world)
+    assert world.file == world.cluster
+    first = next((met for met in happens[: len(plan.steps)] if met is not Verdict.PASS), Verdict.PASS)
+    expected = {
+        Verdict.PASS: (Outcome.DONE, AIM),
+        Verdict.FAIL: (Outcome.ROLLED_BACK, START),
+        "apply": (Outcome.ROLLED_BACK, START),
+        "interrupt": (Outcome.INTERRUPTED, START),
+    }
+    if first is Verdict.UNDECIDED:
+        assert outcome is Outcome.HELD and world.file in plan.steps
+    else:
+        assert (outcome, world.file) == expected[first]
+
+
+def test_a_version_that_fails_is_exposed_at_the_first_step_only() -> None:
+    world = World([Verdict.FAIL])
+    run(Plan.of({"v1": 100, "v2": 0}, {"v1": 0, "v2": 100}, [10, 25, 50]), world)
+    assert world.exposed == 10
+
+
+def test_an_error_that_nobody_expected_goes_back_too() -> None:
+    class Broken(World):
+        def watch(self, _weights: Weights) -> Verdict:
+            raise ZeroDivisionError
+
+    world = Broken([])
+    with pytest.raises(ZeroDivisionError):
+        run(Plan.of(START, AIM, [50]), world)
+    assert world.file == world.cluster == START
+
+
+def test_a_way_back_that_fails_is_told() -> None:
+    class Stuck(World):
+        def restore(self, _weights: Weights) -> None:
+            raise ApplyError
+
+    assert run(Plan.of(START, AIM, []), Stuck(["apply"])) is Outcome.LOST
+
+
+def test_a_plan_has_no_step_twice() -> None:
+    assert Plan.of(START, START, [10, 50]).steps == []
+    assert [w["v2"] for w in Plan.of({"v1": 100, "v2": 0}, {"v1": 98, "v2": 2}, [10, 25, 50, 75]).steps] == [1, 2]
+
+
+def times(fast: int, slow: int) -> Mapping[float, int]:
+    """`fast` answers within 5 ms and `slow` ones that took from 100 to 250 ms."""
+    total = fast + slow
+    return {0.0: total, 5.0: slow, 10.0: slow, 25.0: slow, 50.0: slow, 100.0: slow, 250.0: 0, 500.0: 0}
+
+
+OLD = Traffic(3000, 0, 0, times(2995, 5))
+
+
+def judged(new: Traffic, gate: Gate | None = None, final: bool = True) -> Verdict:
+    return verdict(decide("v2", new, OLD, gate or Gate(), looks=5, final=final))
+
+
+def test_a_healthy_version_passes_at_the_end_and_not_before() -> None:
+    healthy = Traffic(400, 0, 0, times(399, 1))
+    assert judged(healthy) is Verdict.PASS
+    assert judged(healthy, final=False) is Verdict.UNDECIDED
+
+
+def test_too_few_requests_never_pass() -> None:
+    assert requests_needed(Gate()) == 299
+    for requests in (0, 1, 100, 298):
+        assert judged(Traffic(requests, 0, 0, times(requests, 0) if requests else {})) is Verdict.UNDECIDED
+
+
+def test_errors_and_hidden_retries_fail_early() -> None:
+    assert judged(Traffic(285, 15, 0, times(300, 0)), final=False) is Verdict.FAIL
+    assert judged(Traffic(300, 0, 15, times(315, 0)), final=False) is Verdict.FAIL
+
+
+def test_ten_times_slower_fails() -> None:
+    assert judged(Traffic(400, 0, 0, times(380, 20)), final=False) is Verdict.FAIL
+    absolute = Gate(latency=Latency(p99="100ms"), baseline=Baseline(p99=0))
+    assert judged(Traffic(400, 0, 0, times(380, 20)), absolute) is Verdict.FAIL
+    assert judged(Traffic(400, 0, 0, times(400, 0)), absolute) is Verdict.PASS
+
+
+def test_without_times_a_limit_on_times_is_undecided() -> None:
+    assert judged(Traffic(5000)) is Verdict.UNDECIDED
+    assert judged(Traffic(5000), Gate(baseline=Baseline(p99=0))) is Verdict.PASS
+
+
+@given(st.integers(0, 2000), st.integers(0, 50), st.booleans())
+def test_a_pass_proves_the_bound(good: int, bad: int, final: bool) -> None:
+    gate = Gate(success_rate=99, baseline=Baseline(p99=0))
+    if judged(Traffic(good, bad), gate, final) is Verdict.PASS:
+        requests = good + bad
+        # The probability of so few failures among so many requests if 1 % failed: at most 5 %.
+        assert sum(comb(requests, k) * 0.01**k * 0.99 ** (requests - k) for k in range(bad + 1)) <= 0.05 + 1e-9
+
+
+def test_a_meter_follows_sources_that_come_go_and_begin_anew() -> None:
+    meter: Meter[str] = Meter({"a": {"v1": Traffic(100, 1)}})
+    assert meter.update({"a": {"v1": Traffic(110, 1)}}) == {"v1": Traffic(10, 0)}
+    assert meter.update({"b": {"v1": Traffic(5)}})["v1"] == Traffic(15, 0)
+    assert meter.update({"a": {"v1": Traffic(112, 1)}, "b": {}})["v1"] == Traffic(17, 0)
+    assert meter.update({"b": {"v1": Traffic(2)}})["v1"] == Traffic(19, 0)  # restarted
+
+
+def test_quantiles_lie_between_the_bounds() -> None:
+    traffic = Traffic(100, 0, 0, {0.0: 100, 5.0: 50, 10.0: 0})
+    assert traffic.quantile(0.5) == 5.0 and traffic.quantile(0.75) == pytest.approx(7.5)
+    assert Traffic(5).quantile(0.99) is None
+
+
+def test_a_journal_keeps_a_second_shift_away_and_a_killed_one_in_mind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    stack = Stack("dev", tmp_path)
+    with Journal(stack) as journal:
+        journal.begin("bill-service", START, AIM, "text")
+        with pytest.raises(BusyError), Journal(stack):
+            pass
+    with Journal(stack) as journal:
+        assert journal.left is not None and journal.left["start"] == START
+        journal.end()
+    assert Journal(stack).left is None
+
+
+def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
+    file = tmp_path / "Pulumi.dev.yaml"
+    file.write_text("old")
+    replace_text(file, "new")
+    assert file.read_text() == "new" and [entry.name for entry in tmp_path.iterdir()] == [file.name]

@@ -21,9 +21,6 @@ class StackConfig(Model):
     """Everything that a stack file can say."""
 
     schema_version: Literal[1] = Field(1, description="1")
-    protect: bool = Field(
-        False, description="true or false: mesh shift asks for --yes and a clean, current checkout, as for a stack prod"
-    )
     cluster: Cluster = Cluster()
     mesh: Mesh = Mesh()
     nodes: Nodes = Nodes()
@@ -34,6 +31,9 @@ class StackConfig(Model):
     routing: Mapping[str, Rule] = Field(default_factory=dict, description="rules by service")
     egress: Mapping[Host, Egress] = Field(
         default_factory=dict, description="hosts outside the mesh by name, such as api.example.com"
+    )
+    protect: bool = Field(
+        False, description="true or false: mesh shift asks for --yes and a clean, current checkout, as for a stack prod"
     )
 
     def selector(self, service: str) -> dict[str, str]:

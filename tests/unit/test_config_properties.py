@@ -44,6 +44,7 @@ POOL = {
 }
 COMPLETE: Mapping[str, Any] = {
     "schemaVersion": 1,
+    "protect": True,
     "cluster": {"context": "dev", "kubeconfig": "some/file"},
     "mesh": {
         "mode": "managed",
@@ -57,6 +58,7 @@ COMPLETE: Mapping[str, Any] = {
         "platform": "gke",
         "ingress": True,
         "egress": True,
+        "prometheus": "http://prometheus.monitoring:9090",
         "values": {"istiod": {"pilot": {"env": {"A": "1"}}}},
         "charts": "oci://example.com/charts",
         "hub": "example.com/istio",

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import images
+from . import images, vm
 from .commands import end_watched, run, search_path, watch
 from .errors import ClusterError
 from .instance import NAMES, Instance, cache
@@ -107,10 +107,12 @@ WEIGHTS = {
     "envoy": 15.0,
     "charts": 5.0,
     "images": 30.0,
+    "vm": 40.0,
 }
 # The cluster runs without these: what renders charts, what it is compared with, and what checks the workflows.
 TOOLS = ("tools", "helm", "actionlint")
-DEFAULT_GROUPS = tuple(name for name in WEIGHTS if name not in TOOLS)
+# Nor does it need a machine with a kernel of its own.
+DEFAULT_GROUPS = tuple(name for name in WEIGHTS if name not in (*TOOLS, "vm"))
 # What a first build takes with the Go caches, and what a cluster takes afterwards.
 COLD_DISK = 16
 WARM_DISK = 3
@@ -132,6 +134,10 @@ def debian() -> Path:
 
 def image_store() -> Path:
     return cache() / "node" / "containerd"
+
+
+def vm_image() -> Path:
+    return cache() / "vm"
 
 
 def charts() -> Path:
@@ -162,6 +168,8 @@ def key(group: str) -> str:
         return digest([*images.PACKAGES, *images.LEFT_OUT, *images.CNI_PLUGINS])
     if group == "envoy":
         return digest([ENVOY])
+    if group == "vm":
+        return digest(["vm"], [here / "vm.py"])
     if group == "charts":
         return digest([ISTIO, "charts"], [GO / "cluster" / "go.mod"])
     # Not the key of the whole module: most of its changes leave the binaries in the images as they are.
@@ -188,6 +196,8 @@ def outputs(group: str) -> list[Path]:
         ]
         own = [folder.name for folder in (GO / "cluster" / "cmd").iterdir()]
         return [_target("cluster", name) for name in (*packages, *own)]
+    if group == "vm":
+        return vm.outputs(vm_image())
     programs = {
         "language-host": ("pulumi-language-python", "pulumi-language-python-exec"),
         "kubernetes-provider": ("pulumi-resource-kubernetes",),
@@ -255,7 +265,7 @@ def build(groups: Sequence[str] = DEFAULT_GROUPS) -> None:
             compiled = [
                 chain("language-host", "kubernetes-provider"),
                 chain("cluster", *TOOLS),
-                chain("debian", "envoy", "charts"),
+                chain("debian", "envoy", "charts", "vm"),
             ]
             failed = next((done for done in wait(compiled, return_when=FIRST_EXCEPTION).done if done.exception()), None)
             if failed is not None:
@@ -272,6 +282,7 @@ def _build_each(groups: Sequence[str], progress: Progress) -> None:
         "envoy": _make_envoy,
         "charts": _make_charts,
         "images": _make_images,
+        "vm": lambda: vm.make(vm_image()),
     }
     for group in groups:
         with progress.step(group, WEIGHTS[group]) as step:

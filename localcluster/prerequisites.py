@@ -21,6 +21,13 @@ PROGRAMS = {
     "openssl": "openssl",
 }
 BUILD_PROGRAMS = {"mmdebstrap": "mmdebstrap"}
+VM_PROGRAMS = {
+    **BUILD_PROGRAMS,
+    "qemu-system-x86_64": "qemu-system-x86",
+    "mke2fs": "e2fsprogs",
+    "ssh": "openssh-client",
+    "setpriv": "util-linux",
+}
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
 
@@ -46,6 +53,13 @@ def check_build(groups: list[str]) -> None:
         if shutil.which("apt-get", path=search_path()) is None:
             raise ClusterError("apt-get is missing: the embedded cluster takes its node from Debian packages")
         _install(BUILD_PROGRAMS)
+
+
+def check_vm() -> None:
+    """Raises the first reason why no machine with a kernel of its own can be had here."""
+    if sys.platform != "linux" or os.geteuid() != 0 or images.architecture() != "amd64":
+        raise ClusterError("the machine with a kernel of its own needs Linux on amd64, and root to make its disk")
+    _install(VM_PROGRAMS)
 
 
 def check_go() -> None:
@@ -103,7 +117,7 @@ def _check_disk(needed: int) -> None:
 
 def _install(programs: dict[str, str]) -> None:
     packages = {package for program, package in programs.items() if shutil.which(program, path=search_path()) is None}
-    if not KEYRING.exists() and programs is BUILD_PROGRAMS:
+    if not KEYRING.exists() and programs.items() >= BUILD_PROGRAMS.items():
         packages.add("debian-archive-keyring")
     if not packages:
         return

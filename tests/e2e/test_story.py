@@ -222,12 +222,13 @@ def test_the_mesh_goes_off_and_comes_back(stack: Stack, config: Config, kubectl:
     stack.configure(off(config))
     stack.up()
     assert kubectl.items("pods", "--namespace=istio-system") == []
-    assert all(len(containers(pod)) == 1 for pod in pods(kubectl))
+    assert within(20, lambda: all(len(containers(pod)) == 1 for pod in pods(kubectl)))
     wait_until_answering(kubectl, NAMESPACE, {"v1", "v2"})
     assert_split(ask(kubectl, NAMESPACE, REQUESTS), 0.5)
     stack.configure(config)
     stack.up()
-    assert all(len(containers(pod)) == 2 for pod in pods(kubectl))
+    # The old pods are told to go a moment after the new ones are ready; one without a sidecar would stay.
+    assert within(20, lambda: all(len(containers(pod)) == 2 for pod in pods(kubectl)))
     wait_until_enforced(kubectl, NAMESPACE, {"v1": 90, "v2": 10})
     assert_split(ask(kubectl, NAMESPACE, REQUESTS), 0.9)
 

@@ -1,0 +1,350 @@
+"""Every feature of `routing` and `egress` against the real proxies, and changes of versions under load."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from config import merged
+from harness.stack import PulumiError, Stack
+from harness.traffic import Load
+from mesh.envoy import Proxy, proxies
+from mesh.kubectl import Kubectl, KubectlError
+from tests.e2e.binomial import is_plausible
+
+NAMESPACE = "istio-demo"
+OUTSIDE = "outside"
+IMAGE = "localhost/istio-governance/nginx:debian-12"
+BILL = "http://bill-service:9999"
+SESSION = f"http://session-service.{NAMESPACE}:80"
+
+Config = dict[str, Any]
+
+# A page that says which pod it is from.
+SESSION_SERVICE = {
+    "ports": {"http": {"port": 80}},
+    "template": {
+        "image": IMAGE,
+        "command": ["sh", "-c", "hostname > /usr/share/nginx/html/index.html; exec nginx -g 'daemon off;'"],
+    },
+    "versions": {"v1": {"replicas": 2}},
+}
+# The stand-in for a host outside the mesh: a web server without a sidecar, in a namespace of its own.
+STAND_IN = {
+    "apiVersion": "apps/v1",
+    "kind": "Deployment",
+    "metadata": {"name": OUTSIDE, "namespace": OUTSIDE},
+    "spec": {
+        "selector": {"matchLabels": {"app": OUTSIDE}},
+        "template": {
+            "metadata": {"labels": {"app": OUTSIDE}},
+            "spec": {
+                "terminationGracePeriodSeconds": 1,
+                "containers": [
+                    {
+                        "name": OUTSIDE,
+                        "image": IMAGE,
+                        "imagePullPolicy": "IfNotPresent",
+                        "command": [
+                            "sh",
+                            "-c",
+                            "echo outside > /usr/share/nginx/html/index.html; exec nginx -g 'daemon off;'",
+                        ],
+                        "readinessProbe": {"tcpSocket": {"port": 80}, "periodSeconds": 1},
+                    }
+                ],
+            },
+        },
+    },
+}
+
+
+def match(name: str, **fields: Any) -> dict[str, Any]:
+    return {"name": name, "headers": {"x-test": {"exact": name}}, **fields}
+
+
+ROUTING = {
+    "bill-service": {
+        "weights": {"v1": 90, "v2": 10},
+        "match": [
+            match("header", weights={"v2": 100}),
+            match("abort", faults={"abort": {"httpStatus": 555}}),
+            match("delay", faults={"delay": {"fixedDelay": "700ms"}}),
+            match("timeout", weights={"v2": 100}, timeout="400ms", retries={"attempts": 0}),
+            match("retries", weights={"v1": 100}, retries={"attempts": 3, "retryOn": ["404"]}),
+            match("mirror", weights={"v1": 100}, mirror={"version": "v2"}),
+            {"name": "query", "query": {"version": {"exact": "2"}}, "weights": {"v2": 100}},
+            {"name": "method", "method": {"exact": "HEAD"}, "uri": {"prefix": "/v"}, "weights": {"v2": 100}},
+            match("source", sourceLabels={"app": "nobody"}, weights={"v2": 100}),
+        ],
+        "expose": {"hosts": ["bills.example.com"]},
+    },
+    "session-service": {
+        "weights": {"v1": 100},
+        "sticky": {"cookie": {"name": "SESSION", "ttl": "1h"}},
+        "mtls": "STRICT",
+        "outlierDetection": {"consecutive5xxErrors": 7, "baseEjectionTime": "42s"},
+        "connectionPool": {"tcp": {"maxConnections": 123}, "http": {"http1MaxPendingRequests": 45}},
+    },
+}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """'000' is no answer."""
+
+    status: str
+    seconds: float
+    text: str
+
+
+def get(
+    kubectl: Kubectl,
+    *curl: str,
+    namespace: str = NAMESPACE,
+    pods: str = "front-tomcat-v1",
+    container: str = "front-tomcat",
+) -> list[Answer]:
+    """The answers to one request, or to as many as the URL says."""
+    where = ["exec", f"--namespace={namespace}", f"deployment/{pods}", f"--container={container}", "--", "sh", "-c"]
+    # curl's exit code is that of its last request.
+    command = 'curl --silent --max-time 20 --write-out "\\n%{http_code} %{time_total}\\n" "$@" || true'
+    printed = kubectl.run(*where, command, "curl", *curl, timeout=120)
+    found = re.findall(r"(.*?)\n(\d{3}) (\d+\.\d+)\n", printed, re.DOTALL)
+    return [Answer(status, float(seconds), text.strip()) for text, status, seconds in found]
+
+
+def versions(answers: list[Answer]) -> set[str]:
+    assert {answer.status for answer in answers} == {"200"}, answers
+    return {answer.text for answer in answers}
+
+
+def asked_as(kubectl: Kubectl, name: str, path: str = "/?[1-20]") -> list[Answer]:
+    return get(kubectl, "--header", f"x-test: {name}", f"{BILL}{path}")
+
+
+def requests_for(kubectl: Kubectl, version: str, path: str) -> int:
+    """How many requests for `path` this version's pod has logged."""
+    log = kubectl.run(
+        "logs", f"deployment/bill-service-{version}", f"--namespace={NAMESPACE}", "--container=bill-service"
+    )
+    # The error log names them, too.
+    return len(re.findall(rf'"\w+ {re.escape(path)}\S* HTTP/1\.1" \d{{3}}', log))
+
+
+@pytest.fixture(scope="module")
+def outside(kubectl: Kubectl, cluster: object) -> Iterator[str]:
+    """The address of the stand-in."""
+    del cluster
+    kubectl.run("create", "namespace", OUTSIDE)
+    try:
+        kubectl.run("apply", "--filename=-", stdin=json.dumps(STAND_IN))
+        kubectl.run("rollout", "status", f"deployment/{OUTSIDE}", f"--namespace={OUTSIDE}", timeout=60)
+        (pod,) = kubectl.items("pods", f"--namespace={OUTSIDE}")
+        yield pod["status"]["podIP"]
+    finally:
+        kubectl.run("delete", "namespace", OUTSIDE, timeout=120)
+
+
+@pytest.fixture(scope="module")
+def complete(config: Config, outside: str) -> Config:
+    """One configuration with every feature."""
+    changes = {
+        "services": {"session-service": SESSION_SERVICE},
+        "routing": ROUTING,
+        "egress": {"api.example.com": {"protocol": "HTTP", "addresses": [outside]}},
+    }
+    return merged(config, changes)
+
+
+@pytest.fixture(scope="module")
+def caller(stack: Stack, complete: Config, kubectl: Kubectl) -> Proxy:
+    """The proxy of the pod that asks, when everything is there."""
+    stack.configure(complete)
+    stack.up()
+    return next(proxy for proxy in proxies(kubectl, NAMESPACE) if proxy.pod.startswith("front-tomcat"))
+
+
+def test_a_match_has_weights_of_its_own(caller: Proxy, kubectl: Kubectl) -> None:
+    del caller
+    assert versions(asked_as(kubectl, "header")) == {"this is bill-service-v2"}
+    assert versions(get(kubectl, f"{BILL}/?version=2&n=[1-20]")) == {"this is bill-service-v2"}
+    assert "this is bill-service-v1" in versions(get(kubectl, f"{BILL}/?version=3&n=[1-20]"))
+    heads = get(kubectl, "--head", f"{BILL}/v?[1-5]")
+    assert {answer.status for answer in heads} == {"404"}
+    assert requests_for(kubectl, "v2", "/v?") == 5
+    assert "this is bill-service-v1" in versions(asked_as(kubectl, "source")), "the caller has other labels"
+
+
+def test_faults_are_played(caller: Proxy, kubectl: Kubectl) -> None:
+    del caller
+    assert {answer.status for answer in asked_as(kubectl, "abort")} == {"555"}
+    delayed = asked_as(kubectl, "delay", "/?[1-3]")
+    versions(delayed)
+    assert min(answer.seconds for answer in delayed) >= 0.69
+
+
+def test_a_request_that_takes_too_long_is_ended(caller: Proxy, kubectl: Kubectl) -> None:
+    """The workers of v2 are stopped, so that it takes connections and never answers."""
+    del caller
+    pod = [
+        "exec",
+        f"--namespace={NAMESPACE}",
+        "deployment/bill-service-v2",
+        "--container=bill-service",
+        "--",
+        "sh",
+        "-c",
+    ]
+    workers = "for p in /proc/[0-9]*; do [ $(cat $p/comm) = nginx ] && kill -{} ${{p#/proc/}}; done; true"
+    kubectl.run(*pod, workers.format("STOP"))
+    try:
+        assert {answer.status for answer in asked_as(kubectl, "timeout", "/?[1-2]")} == {"504"}
+    finally:
+        kubectl.run(*pod, workers.format("CONT"))
+    assert versions(asked_as(kubectl, "header")) == {"this is bill-service-v2"}
+
+
+def test_a_failed_request_is_tried_again(caller: Proxy, kubectl: Kubectl) -> None:
+    del caller
+    path = f"/missing-{uuid.uuid4().hex}"
+    assert [answer.status for answer in asked_as(kubectl, "retries", path)] == ["404"]
+    assert requests_for(kubectl, "v1", path) == 4
+
+
+def test_a_mirror_gets_a_copy(caller: Proxy, kubectl: Kubectl) -> None:
+    del caller
+    path = f"/index.html?{uuid.uuid4().hex}"
+    assert versions(asked_as(kubectl, "mirror", path)) == {"this is bill-service-v1"}
+    for version in ("v1", "v2"):
+        assert requests_for(kubectl, version, path) == 1
+
+
+def test_the_policy_reaches_the_clusters_of_the_callers(caller: Proxy) -> None:
+    clusters = {entry["cluster"]["name"]: entry["cluster"] for entry in caller.config("dynamic_active_clusters")}
+    for subset in ("", "v1"):
+        cluster = clusters[f"outbound|80|{subset}|session-service.{NAMESPACE}.svc.cluster.local"]
+        assert cluster["outlier_detection"]["consecutive_5xx"] == 7
+        assert cluster["outlier_detection"]["base_ejection_time"] == "42s"
+        (threshold,) = cluster["circuit_breakers"]["thresholds"]
+        assert (threshold["max_connections"], threshold["max_pending_requests"]) == (123, 45)
+    assert "outlier_detection" not in clusters[f"outbound|9999|v1|bill-service.{NAMESPACE}.svc.cluster.local"]
+
+
+def test_a_sticky_caller_stays_with_one_pod(caller: Proxy, kubectl: Kubectl) -> None:
+    del caller
+    # The proxy makes the cookie of the addresses of the connection.
+    assert len(versions(get(kubectl, "--header", "Connection: close", f"{SESSION}/?[1-40]"))) == 2
+    headers = get(kubectl, "--dump-header", "-", f"{SESSION}/")[0].text
+    cookie = re.search(r"(?i)set-cookie: (SESSION=[^;]+)", headers)
+    assert cookie, headers
+    assert (
+        len(versions(get(kubectl, "--cookie", cookie[1], "--header", "Connection: close", f"{SESSION}/?[1-40]"))) == 1
+    )
+
+
+def test_strict_mutual_tls_refuses_plain_text(caller: Proxy, kubectl: Kubectl) -> None:
+    del caller
+    stranger = {"namespace": OUTSIDE, "pods": OUTSIDE, "container": OUTSIDE}
+    assert [a.status for a in get(kubectl, f"{SESSION}/", **stranger)] == ["000"]
+    assert [a.status for a in get(kubectl, f"http://bill-service.{NAMESPACE}:9999/", **stranger)] == ["200"]
+    assert versions(get(kubectl, f"{SESSION}/"))
+
+
+def test_requests_from_outside_follow_the_same_weights(caller: Proxy, kubectl: Kubectl) -> None:
+    del caller
+    gateway = "http://istio-ingressgateway.istio-system"
+    stranger = {"namespace": OUTSIDE, "pods": OUTSIDE, "container": OUTSIDE}
+    host = ["--header", "Host: bills.example.com"]
+    answers = get(kubectl, *host, f"{gateway}/?[1-400]", **stranger)
+    versions(answers)
+    assert len(answers) == 400
+    assert is_plausible(sum(a.text == "this is bill-service-v1" for a in answers), 400, 0.9)
+    tester = get(kubectl, *host, "--header", "x-test: header", f"{gateway}/?[1-20]", **stranger)
+    assert versions(tester) == {"this is bill-service-v2"}
+    assert [a.status for a in get(kubectl, "--header", "Host: other.example.com", f"{gateway}/", **stranger)] == ["404"]
+
+
+def test_requests_to_an_outside_host_leave_by_the_egress_gateway(caller: Proxy, kubectl: Kubectl) -> None:
+    """The address is of no network: only by the rules for the host can there be an answer."""
+    del caller
+    mark = uuid.uuid4().hex
+    answers = get(kubectl, "--resolve", "api.example.com:80:192.0.2.1", f"http://api.example.com/?{mark}")
+    assert versions(answers) == {"outside"}
+    log = kubectl.run("logs", "deployment/istio-egressgateway", "--namespace=istio-system", "--tail=50")
+    assert mark in log
+
+
+def test_a_second_up_and_a_refresh_change_nothing(caller: Proxy, stack: Stack) -> None:
+    del caller
+    assert set(stack.up()) == {"same"}
+    stack.pulumi("refresh", "--yes", "--skip-preview", "--expect-no-changes")
+
+
+# Changes of versions, each in one `pulumi up`, under load
+
+
+def bill(version: str) -> dict[str, Any]:
+    page = f"echo 'this is bill-service-{version}' > /usr/share/nginx/html/index.html; exec nginx -g 'daemon off;'"
+    return {"command": ["sh", "-c", page]}
+
+
+def serving(config: Config, versions: Mapping[str, Mapping[str, Any]], weights: Mapping[str, int]) -> Config:
+    changed = copy.deepcopy(config)
+    # null takes away what the shared defaults have.
+    gone = dict.fromkeys({"v1", "v2"} - set(versions))
+    changed["services"]["bill-service"]["versions"] = {**gone, **versions}
+    changed["routing"] = {"bill-service": {"weights": dict(weights)}}
+    return changed
+
+
+V1, V2, V3, GREEN, ONE = bill("v1"), bill("v2"), bill("v3"), bill("green"), {**bill("v1b"), "versionLabel": "one"}
+CHANGES: Mapping[str, tuple[Mapping[str, Mapping[str, Any]], Mapping[str, int]]] = {
+    "a version comes, with weight": ({"v1": V1, "v2": V2, "v3": V3}, {"v1": 30, "v2": 50, "v3": 20}),
+    "a version with half of the requests goes": ({"v1": V1, "v3": V3}, {"v1": 60, "v3": 40}),
+    "a version gets another name": ({"v1": V1, "green": GREEN}, {"v1": 60, "green": 40}),
+    "and another label": ({"v1b": ONE, "green": GREEN}, {"v1b": 60, "green": 40}),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_no_request_fails_when(change: str, caller: Proxy, complete: Config, stack: Stack, kubectl: Kubectl) -> None:
+    stack.configure(serving(complete, *CHANGES[change]))
+    with Load(kubectl, NAMESPACE) as load:
+        stack.up()
+    assert load.failures == []
+    assert load.requests > 300
+    route = caller.splits("bill-service", NAMESPACE, "bill-service-route")
+    assert route and all(split == CHANGES[change][1] for split in route), route
+
+
+def test_a_label_of_a_live_version_cannot_change_in_place(
+    caller: Proxy, complete: Config, stack: Stack, kubectl: Kubectl
+) -> None:
+    del caller
+    versions, weights = CHANGES["and another label"]
+    relabelled = {**versions, "v1b": {**versions["v1b"], "versionLabel": "two"}}
+    stack.configure(serving(complete, relabelled, weights))
+    with pytest.raises(PulumiError, match="give the version another name"):
+        stack.up()
+    stack.configure(serving(complete, versions, weights))
+    assert {answer.status for answer in get(kubectl, f"{BILL}/?[1-20]")} == {"200"}
+
+
+def test_the_rules_go_and_the_service_stays(caller: Proxy, complete: Config, stack: Stack, kubectl: Kubectl) -> None:
+    del caller
+    without = serving(complete, *CHANGES["and another label"])
+    without["routing"] = {}
+    stack.configure(without)
+    with Load(kubectl, NAMESPACE) as load:
+        stack.up()
+    assert load.failures == []
+    with pytest.raises(KubectlError, match="NotFound"):
+        kubectl.run("get", "virtualservice", "vs-bill-service", f"--namespace={NAMESPACE}")

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -14,7 +18,9 @@ import yaml
 from config import files
 from config.files import NAMESPACE, PROJECT
 from mesh import pulumi
+from mesh.kubectl import Kubectl
 from mesh.pulumi import PulumiError
+from mesh.recover import recover
 
 __all__ = ["PROJECT", "PulumiError", "Stack", "stack_file"]
 
@@ -54,6 +60,18 @@ class Stack(pulumi.Stack):
             timeout=timeout,
             check=False,
         )
+
+    def recover(self, kubectl: Kubectl, mesh_namespace: str = "istio-system") -> list[str]:
+        """Clears what a killed command leaves behind, its plugins included, and says what that was."""
+        self.end_orphans()
+        return recover(self, kubectl, mesh_namespace)
+
+    def end_orphans(self) -> None:
+        """A killed Pulumi leaves its plugins behind, which go on for a while; they all run in this folder."""
+        for process in Path("/proc").iterdir():
+            with suppress(OSError):
+                if process.name.isdecimal() and (process / "cwd").readlink() == self.folder.resolve():
+                    os.kill(int(process.name), signal.SIGKILL)
 
     def select(self) -> None:
         """Makes the stack if it is not there yet."""

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from config.files import PROJECT
-from mesh.kubectl import Kubectl
-from mesh.recover import forget_unfinished_releases
 
 
 class PulumiError(Exception):
@@ -92,31 +88,3 @@ class Stack:
         state = json.loads(self.pulumi("stack", "export", *(["--show-secrets"] if show_secrets else [])))
         resources: list[dict[str, Any]] = state["deployment"].get("resources") or []
         return resources
-
-    def recover(self, kubectl: Kubectl, mesh_namespace: str = "istio-system") -> list[str]:
-        """Clears what a killed command leaves behind, and says what that was; only for a stack of one's own.
-
-        Objects that were made but did not reach the state are there all the same: the next `up` takes them over, as
-        they carry this stack's name.
-        """
-        self._end_orphans()
-        self.pulumi("cancel", "--yes")
-        state = json.loads(self.pulumi("stack", "export"))
-        pending = state["deployment"].pop("pending_operations", None) or []
-        if pending:
-            file = self.folder / "state.json"
-            file.write_text(json.dumps(state))
-            self.pulumi("stack", "import", "--file", str(file))
-        resources = state["deployment"].get("resources") or []
-        known = {resource["inputs"]["name"] for resource in resources if resource["type"].endswith(":Release")}
-        return [
-            *(f"forgot the unfinished operation on {operation['resource']['urn']}" for operation in pending),
-            *(f"forgot {release}" for release in forget_unfinished_releases(kubectl, mesh_namespace, known)),
-        ]
-
-    def _end_orphans(self) -> None:
-        """A killed Pulumi leaves its plugins behind, which go on for a while; they all run in this folder."""
-        for process in Path("/proc").iterdir():
-            with suppress(OSError):
-                if process.name.isdecimal() and (process / "cwd").readlink() == self.folder.resolve():
-                    os.kill(int(process.name), signal.SIGKILL)

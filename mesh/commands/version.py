@@ -20,7 +20,7 @@ def command(stack: str, as_json: bool) -> int:
     Exit codes: 0 all are the declared one, 1 some differ, 2 the cluster cannot be read.
     """
     mesh = files.effective(stack).mesh
-    declared = mesh.version if mesh.mode == "managed" else ""
+    declared = mesh.current.version if mesh.mode == "managed" else ""
     found = versions.read(cli.cluster(stack))
     differ = bool(found.seen - {declared}) if declared else len(found.seen) > 1
     if as_json:

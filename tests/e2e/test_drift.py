@@ -62,6 +62,8 @@ def test_a_fresh_stack_has_no_drift_and_neither_has_a_refreshed_one(installed: S
     installed.pulumi("refresh", "--yes", "--skip-preview", "--expect-no-changes")
     assert_no_drift(installed)
     assert installed.mesh("repair", "--yes").stdout.startswith("No drift")
+    checked = installed.mesh("check")
+    assert checked.returncode == 0 and "✓ no drift" in checked.stdout, checked.stdout + checked.stderr
 
 
 def test_every_edit_is_named_and_put_right(installed: Stack, kubectl: Kubectl) -> None:
@@ -89,6 +91,10 @@ def test_every_edit_is_named_and_put_right(installed: Stack, kubectl: Kubectl) -
     assert (weight["declared"], weight["live"], weight["manager"]) == (90, 70, "kubectl-patch")
     said = installed.mesh("drift").stdout
     assert "bill-service: v1 90 % declared, 70 % live; v2 10 % declared, 30 % live (by kubectl-patch" in said
+
+    checked = installed.mesh("check")
+    assert checked.returncode == 1
+    assert "istiod of revision default: 0 of 0 ready" in checked.stdout and "not as declared" in checked.stdout
 
     refused = installed.mesh("repair")
     assert refused.returncode == 2 and "add --yes" in refused.stderr

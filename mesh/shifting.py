@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import math
 import os
 import signal
 import time
@@ -235,7 +236,7 @@ class LiveWorld:
     def _watched(self, watching: Watch, step: Step, new: list[str]) -> Verdict:
         source = metrics_of(self.live)
         meter = Meter(source.snapshot())
-        sent, end = 0, time.monotonic() + watching.seconds
+        sent, end, last = 0, time.monotonic() + watching.seconds, math.inf
         looks = max(1, int(watching.seconds / _LOOK_SECONDS) + watching.probes // _PROBES_AT_ONCE)
         while True:
             sent += self._ask(min(watching.probes - sent, _PROBES_AT_ONCE), end)
@@ -243,8 +244,9 @@ class LiveWorld:
             over = time.monotonic() >= end and sent >= watching.probes
             step.requests = {version: traffic.requests for version, traffic in counted.items()}
             step.findings = self._findings(new, counted, looks, over)
-            late = any(t.timed < t.requests for v, t in counted.items() if v in new)
-            waits = over and late and time.monotonic() < end + _LAG_SECONDS
+            late = any(traffic.timed < traffic.requests for traffic in counted.values())
+            last = min(last, time.monotonic() + _LAG_SECONDS) if over else last
+            waits = over and late and time.monotonic() < last
             result = verdict(step.findings)
             if result is Verdict.FAIL or (over and not (waits and result is Verdict.UNDECIDED)):
                 break

@@ -1,0 +1,169 @@
+"""Shifts on the real cluster: verified before and after, watched by a gate, and taken back."""
+
+from __future__ import annotations
+
+import copy
+import json
+import signal
+import subprocess
+import time
+from typing import Any
+
+import pytest
+import yaml
+
+from harness.stack import Stack
+from harness.traffic import enforced_weights
+from mesh.kubectl import Kubectl
+
+NAMESPACE = "istio-demo"
+START, HALF = {"v1": 90, "v2": 10}, {"v1": 50, "v2": 50}
+# 1,500 requests give v2 about 450 at 30 %, of 299 that the gate needs.
+GATED = ("v2=50", "--steps=50,100", "--interval=1s", "--probe=1500")
+
+# One request of twenty has the share `bad`.
+SERVER = """
+printf '%s' 'split_clients "$request_id" $share {{ 5%% bad; * good; }}
+server {{
+  listen 80;
+  location / {{ if ($share = bad) {{ rewrite ^ /bad last; }} echo "this is bill-service-{version}"; }}
+  location = /bad {{ {bad} }}
+}}' > /etc/nginx/sites-enabled/default
+exec nginx -g 'daemon off;'
+"""
+FAULTY, SLOW = "return 500;", "echo_sleep 0.3; echo slow;"
+
+
+def serving(config: dict[str, Any], bad: str) -> dict[str, Any]:
+    """The stack's configuration with a v2 that does `bad` once in twenty requests."""
+    changed = copy.deepcopy(config)
+    command = ["sh", "-c", SERVER.format(version="v2", bad=bad).replace("%%", "%")]
+    changed["services"]["bill-service"].setdefault("versions", {})["v2"] = {"command": command}
+    # Two busy cores are no reason to call a version slow.
+    changed["routing"]["bill-service"]["shift"] = {"gate": {"baseline": {"p99": 5}}}
+    return changed
+
+
+def weights_in_file(stack: Stack) -> dict[str, int]:
+    config = yaml.safe_load(stack.file.read_text())["config"]
+    weights: dict[str, int] = config["istio-governance:routing"]["bill-service"]["weights"]
+    return weights
+
+
+def assert_agree(stack: Stack, kubectl: Kubectl, weights: dict[str, int]) -> None:
+    """The file, the proxies and Pulumi's state have the same weights."""
+    assert weights_in_file(stack) == weights
+    assert enforced_weights(kubectl, NAMESPACE) == {version: weight for version, weight in weights.items() if weight}
+    assert stack.outputs()["weights"]["bill-service"] == weights
+
+
+def starts(stack: Stack, *args: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [str(stack.folder / ".venv/bin/mesh"), *args, f"--stack={stack.name}"],
+        cwd=stack.folder,
+        env=stack.variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def config(config: dict[str, Any]) -> dict[str, Any]:
+    """Nothing but istiod and the node agent is needed here."""
+    return {**config, "mesh": {**config["mesh"], "ingress": False, "egress": False}}
+
+
+def test_a_split_is_verified(stack: Stack, config: dict[str, Any]) -> None:
+    stack.configure(config)
+    stack.up()
+    done = stack.mesh("verify", "bill-service", "-n", "600", "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(done.stdout)
+    assert found["verdict"] == "plausible" and found["failed"] == 0
+    assert sum(version["requests"] for version in found["versions"].values()) == 600
+    few = stack.mesh("verify", "bill-service", "-n", "20")
+    assert few.returncode == 3 and "too few to tell" in few.stdout, few.stdout + few.stderr
+
+
+def test_a_shift_at_once_changes_file_cluster_and_split(stack: Stack, kubectl: Kubectl) -> None:
+    shifted = stack.mesh("shift", "bill-service", "v2=50", "--now", "--message", "half of it")
+    assert shifted.returncode == 0, shifted.stdout + shifted.stderr
+    assert "v1 90 %, v2 10 % → v1 50 %, v2 50 %" in shifted.stdout and "git commit" in shifted.stdout
+    changes = stack.changes()
+    assert changes["update"] == 1 and set(changes) == {"update", "same"}
+    assert_agree(stack, kubectl, HALF)
+    assert stack.mesh("verify", "bill-service", "-n", "600").returncode == 0
+    assert "half of it" in stack.pulumi("stack", "history", "--page-size=1")
+
+
+def test_impossible_shifts_change_nothing(stack: Stack, kubectl: Kubectl) -> None:
+    for args, says in ((["v9=10"], "no version v9"), (["v2=101"], "from 0 to 100"), (["v2"], "no version with its")):
+        refused = stack.mesh("shift", "bill-service", *args)
+        assert refused.returncode == 2 and says in refused.stderr, refused.stderr
+    assert_agree(stack, kubectl, HALF)
+
+
+def test_without_requests_a_gate_holds(stack: Stack, config: dict[str, Any], kubectl: Kubectl) -> None:
+    stack.configure(serving(config, "echo good;"))
+    stack.up()
+    held = stack.mesh("shift", "bill-service", "v2=50", "--steps=50,100", "--interval=1s")
+    assert held.returncode == 3, held.stdout + held.stderr
+    assert_agree(stack, kubectl, {"v1": 70, "v2": 30})
+
+
+def test_a_healthy_version_is_promoted(stack: Stack, kubectl: Kubectl) -> None:
+    promoted = stack.mesh("shift", "bill-service", *GATED)
+    assert promoted.returncode == 0, promoted.stdout + promoted.stderr
+    assert_agree(stack, kubectl, HALF)
+
+
+@pytest.mark.parametrize(("bad", "criterion"), [(FAULTY, "success rate: failed"), (SLOW, "p99 against the old")])
+def test_a_bad_version_is_taken_back_at_the_first_step(
+    stack: Stack, config: dict[str, Any], kubectl: Kubectl, bad: str, criterion: str
+) -> None:
+    stack.configure(serving(config, bad))
+    stack.up()
+    before = stack.file.read_text()
+    back = stack.mesh("shift", "bill-service", *GATED)
+    assert back.returncode == 1, back.stdout + back.stderr
+    assert criterion in back.stdout and "rolled back" in back.stdout, back.stdout
+    assert stack.file.read_text() == before
+    assert_agree(stack, kubectl, START)
+
+
+def test_an_interrupted_shift_goes_back_and_a_second_one_is_refused(
+    stack: Stack, config: dict[str, Any], kubectl: Kubectl
+) -> None:
+    stack.configure(serving(config, "echo good;"))
+    stack.up()
+    first = starts(stack, "shift", "bill-service", "v2=50", "--steps=50,100", "--interval=5m")
+    try:
+        end = time.monotonic() + 60
+        while enforced_weights(kubectl, NAMESPACE) != {"v1": 70, "v2": 30}:
+            assert time.monotonic() < end and first.poll() is None
+            time.sleep(0.3)
+        second = stack.mesh("shift", "bill-service", "v2=20", "--now")
+        assert second.returncode == 4, second.stdout + second.stderr
+        first.send_signal(signal.SIGINT)
+        printed, _ = first.communicate(timeout=120)
+    finally:
+        first.kill()
+    assert first.returncode == 130, printed
+    assert_agree(stack, kubectl, START)
+
+
+def test_a_killed_shift_is_seen_and_taken_back(stack: Stack, kubectl: Kubectl) -> None:
+    killed = starts(stack, "shift", "bill-service", "v2=50", "--steps=50,100", "--interval=5m")
+    end = time.monotonic() + 60
+    while enforced_weights(kubectl, NAMESPACE) != {"v1": 70, "v2": 30}:
+        assert time.monotonic() < end and killed.poll() is None
+        time.sleep(0.3)
+    time.sleep(2)  # in the middle of the watch, with Pulumi done
+    killed.kill()
+    killed.communicate()
+    refused = stack.mesh("shift", "bill-service", "v2=20", "--now")
+    assert refused.returncode == 1 and "was killed" in refused.stderr, refused.stdout + refused.stderr
+    back = stack.mesh("shift", "bill-service", "--back")
+    assert back.returncode == 0, back.stdout + back.stderr
+    assert_agree(stack, kubectl, START)

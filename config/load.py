@@ -44,9 +44,9 @@ def load(
     of them that hold a `secure:` value; `needs_cluster` refuses a configuration that does not say which cluster.
     Raises `ConfigError` with all problems at once.
     """
-    problems = [_nested_secret(key) for key in secret_keys if key in _aliases(StackConfig) and key not in _SECRETS]
+    problems = [_nested_secret(key) for key in secret_keys if key in _aliases(StackConfig) and key not in SECRETS]
     raw = merged(_shared(defaults), stack)
-    for key in _SECRETS & raw.keys():
+    for key in SECRETS & raw.keys():
         if raw[key] != SECRET and key not in secret_keys:
             problems.append(_plain_secret(key))
         raw[key] = SECRET
@@ -121,9 +121,7 @@ def _aliases(model: type[BaseModel]) -> dict[str, FieldInfo]:
     return {field.alias or name: field for name, field in model.model_fields.items()}
 
 
-_SECRETS = {
-    alias for alias, field in _aliases(StackConfig).items() if get_args(field.annotation) == get_args(SecretKey)
-}
+SECRETS = {alias for alias, field in _aliases(StackConfig).items() if get_args(field.annotation) == get_args(SecretKey)}
 
 
 def _problem(details: ErrorDetails) -> Problem:

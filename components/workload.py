@@ -106,7 +106,7 @@ class Workload(pulumi.ComponentResource):
             spec["replicas"] = workload.replicas
         if service.workload == "StatefulSet":
             spec["serviceName"] = self._name
-        timeouts = pulumi.CustomTimeouts(create=service.timeout, update=service.timeout)
+        timeouts = pulumi.CustomTimeouts(create=service.timeout, update=service.timeout, delete=service.timeout)
         self._object(
             service.workload,
             names.workload(self._name, version),

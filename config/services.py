@@ -100,7 +100,7 @@ class Service(Model):
     revision: str = Field("", description="one of mesh.revisions, in the place of mesh.revision")
     template: Workload = Workload()
     versions: Mapping[DnsLabel, Workload] = Field(min_length=1, description="at least one version, by name")
-    timeout: Duration = Field("5m", description="how long the pods may take to get ready, such as 90s or 5m")
+    timeout: Duration = Field("5m", description="how long the pods may take to get ready, or to go, such as 90s or 5m")
 
     def version(self, name: str) -> Workload:
         """What runs as version `name`: its own fields over those of the template; maps are merged."""

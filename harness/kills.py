@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from harness.stack import Stack
@@ -21,7 +22,17 @@ class Moment:
 
 
 def kill_at(stack: Stack, moment: Moment) -> None:
-    """Starts the command and kills it (SIGKILL) at `moment`; its plugins go on, as they do after a real kill.
+    """Starts the command and kills it (SIGKILL) at `moment`; its plugins go on, as they do after a real kill."""
+
+    def kill(running: subprocess.Popen[str]) -> None:
+        running.kill()
+        running.wait()
+
+    disturbed_at(stack, moment, kill)
+
+
+def disturbed_at(stack: Stack, moment: Moment, disturb: Callable[[subprocess.Popen[str]], object]) -> bool:
+    """Runs the command, with `disturb` at `moment`, and says whether it ended well.
 
     Raises `RuntimeError` when the command ends without ever having printed the line.
     """
@@ -34,14 +45,19 @@ def kill_at(stack: Stack, moment: Moment) -> None:
         stderr=subprocess.STDOUT,
         text=True,
     )
-    printed = []
+    printed, disturbed = [], False
     try:
         for text in running.stdout or ():
             printed.append(text)
-            if moment.line in text:
+            if moment.line in text and not disturbed:
                 time.sleep(0.3)
-                return
+                disturb(running)
+                disturbed = True
+            if running.poll() is not None:
+                break  # the plugins of a killed command keep its output open
+        if not disturbed:
+            raise RuntimeError(f"`pulumi {moment.command}` never printed '{moment.line}':\n{''.join(printed)}")
+        return running.wait() == 0
     finally:
         running.kill()
         running.wait()
-    raise RuntimeError(f"`pulumi {moment.command}` never printed '{moment.line}':\n{''.join(printed)}")

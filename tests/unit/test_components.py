@@ -406,7 +406,11 @@ def test_pulumi_does_not_wait_for_the_service_object() -> None:
 
 
 def test_deployment_waits_as_long_as_configured() -> None:
-    assert workload(timeout="90s").named("Deployment")["bill-service-v1"].timeouts == {"create": "90s", "update": "90s"}
+    assert workload(timeout="90s").named("Deployment")["bill-service-v1"].timeouts == {
+        "create": "90s",
+        "update": "90s",
+        "delete": "90s",
+    }
 
 
 @pytest.mark.parametrize(

@@ -1,43 +1,109 @@
-"""A killed command is made good by the documented recovery and the same command again; soak/ has more moments."""
+"""A killed command is made good by the documented recovery and the same command again; soak/ has more moments.
+
+One kill each of an install, an upgrade and a destroy, which is that of a mesh whose istiod is dead, whose CRDs are gone
+and whose workloads have a stuck pod.
+"""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
+from config import merged
 from harness.kills import Moment, kill_at
-from harness.stack import Stack
+from harness.stack import PulumiError, Stack
+from harness.traces import Traces, traces_settled
 from harness.traffic import ask, wait_until_answering, wait_until_enforced
+from localcluster import EmbeddedCluster
 from mesh.kubectl import Kubectl
 from mesh.recover import locks
 
-# Before Helm has begun, in the middle of istiod, while the workloads roll out.
-MOMENTS = ("Namespace istio-system creating", "Release istiod creating", "Deployment front-tomcat-v1 creating")
+NAMESPACE = "istio-demo"
+
+Config = dict[str, Any]
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
-def test_a_killed_up_converges(stack: Stack, config: dict[str, Any], kubectl: Kubectl, moment: str) -> None:
-    stack.configure(config)
-    kill_at(stack, Moment("up", moment))
-    hanging = stack.mesh("recover", "--yes", "--wait=0")
-    assert hanging.returncode == 4 and "fix: wait until it has ended" in hanging.stderr
+@pytest.fixture(scope="module")
+def before(cluster: EmbeddedCluster) -> Traces:
+    return Traces.of(cluster)
+
+
+def assert_up(stack: Stack, kubectl: Kubectl) -> None:
+    wait_until_enforced(kubectl, NAMESPACE, {"v1": 90, "v2": 10})
+    wait_until_answering(kubectl, NAMESPACE, {"v1", "v2"})
+    assert ask(kubectl, NAMESPACE, 100).failed == 0
+    assert set(stack.up()) == {"same"}
+
+
+def recover(stack: Stack) -> str:
+    """What the documented command prints, which has nothing to do any more when it is run once more."""
     stack.end_orphans()
     recovered = stack.mesh("recover", "--yes")
     assert recovered.returncode == 0, recovered.stdout + recovered.stderr
-    assert "the stack's lock" in recovered.stdout and "unfinished operation" in recovered.stdout
     assert stack.mesh("recover").stdout == "Nothing was left behind.\n"
+    return recovered.stdout
+
+
+def test_killed_install_converges(before: Traces, stack: Stack, config: Config, kubectl: Kubectl) -> None:
+    del before
+    stack.configure(config)
+    kill_at(stack, Moment("up", "Release istiod creating"))
+    hanging = stack.mesh("recover", "--yes", "--wait=0")
+    assert hanging.returncode == 4 and "fix: wait until it has ended" in hanging.stderr
+    printed = recover(stack)
+    assert "the stack's lock" in printed and "unfinished operation" in printed
     stack.up()
-    wait_until_enforced(kubectl, "istio-demo", {"v1": 90, "v2": 10})
-    wait_until_answering(kubectl, "istio-demo", {"v1", "v2"})
-    assert ask(kubectl, "istio-demo", 100).failed == 0
-    assert set(stack.up()) == {"same"}
+    assert_up(stack, kubectl)
+
+
+def test_killed_upgrade_converges(stack: Stack, config: Config, kubectl: Kubectl) -> None:
+    changed = {"values": {"istiod": {"global": {"proxy": {"logLevel": "info"}}}}}
+    stack.configure(merged(config, {"mesh": changed}))
+    kill_at(stack, Moment("up", "Release istiod updating"))
+    recover(stack)
+    stack.up()
+    assert_up(stack, kubectl)
+
+
+@pytest.fixture
+def stuck(kubectl: Kubectl) -> Iterator[str]:
+    """A pod that nobody can delete, as of a controller that is gone."""
+    pod = kubectl.items("pods", f"--namespace={NAMESPACE}", "--selector=app=front-tomcat")[0]["metadata"]["name"]
+    place = ("pod", pod, f"--namespace={NAMESPACE}")
+    kubectl.run("patch", *place, "--patch", '{"metadata":{"finalizers":["example.com/never"]}}')
+    yield pod
+    if kubectl.items(*place):
+        kubectl.run("patch", *place, "--patch", '{"metadata":{"finalizers":null}}')
+
+
+def test_destroy_without_istiod_and_crds_goes_as_far_as_a_stuck_pod_and_says_so(
+    stack: Stack, config: Config, kubectl: Kubectl, stuck: str
+) -> None:
+    stack.configure(merged(config, {"services": {"front-tomcat": {"timeout": "10s"}}}))
+    stack.up()
+    kubectl.run("delete", "deployment", "istiod", "--namespace=istio-system")
+    crds = [crd["metadata"]["name"] for crd in kubectl.items("crds") if crd["spec"]["group"].endswith(".istio.io")]
+    kubectl.run("delete", "crd", *crds)
+    with pytest.raises(PulumiError) as refused:
+        stack.destroy()
+    assert "Deployment front-tomcat-v1 **deleting failed**" in refused.value.output
+    assert "finalizers might be preventing deletion" in refused.value.output
+    assert kubectl.items("pod", stuck, f"--namespace={NAMESPACE}"), "its finalizer is somebody's promise"
+    assert kubectl.items("daemonset", "istio-cni-node", "--namespace=istio-system"), "the mesh goes after the workloads"
+
+
+def test_killed_destroy_converges(before: Traces, stack: Stack, cluster: EmbeddedCluster) -> None:
+    kill_at(stack, Moment("destroy", "Release istiod deleting"))
+    recover(stack)
     stack.destroy()
+    assert traces_settled(cluster, before) == before
 
 
-def test_a_running_up_is_not_disturbed(stack: Stack, config: dict[str, Any]) -> None:
+def test_a_running_up_is_not_disturbed(stack: Stack, config: Config) -> None:
     stack.configure({**config, "mesh": {**config["mesh"], "mode": "off"}})
     with ThreadPoolExecutor() as pool:
         up = pool.submit(stack.up)

@@ -107,7 +107,7 @@ class Monitor:
                 request.provider,
                 rpc.deserialize_properties(request.object),
                 tuple(request.ignoreChanges),
-                {"create": request.customTimeouts.create, "update": request.customTimeouts.update},
+                {step: getattr(request.customTimeouts, step) for step in ("create", "update", "delete")},
                 request.protect,
             )
         identity = f"{request.name}-id" if request.custom else ""

@@ -62,7 +62,12 @@ class NodePrep(pulumi.ComponentResource):
             create=self._create,
             delete=_line("remove"),
             stdin=SCRIPT,
-            opts=pulumi.ResourceOptions(parent=self),
+            opts=pulumi.ResourceOptions(
+                parent=self,
+                # Pulumi would try to reach the host for a change as well as for a delete (pulumi-command#104, #553).
+                retain_on_delete=host.gone,
+                ignore_changes=["connection", "create", "delete", "stdin"] if host.gone else None,
+            ),
         ).stdout
 
     def _here(self) -> pulumi.Output[str]:
@@ -84,6 +89,8 @@ class NodePrep(pulumi.ComponentResource):
         before: list[pulumi.Resource] = []
         nodes = self._args.nodes
         for name, host in nodes.hosts.items():
+            if host.gone:
+                continue
             request = {
                 "host": host.model_dump(),
                 "bastion": nodes.bastion.model_dump() if nodes.bastion else None,

@@ -34,6 +34,7 @@ class NodeHost(Machine):
     """One node."""
 
     node: str = Field("", description="its name in Kubernetes, for cordon and drain; '' is the host's name here")
+    gone: bool = Field(False, description="true or false: it is there no more; nothing is done to it ever again")
 
 
 class Nodes(Model):

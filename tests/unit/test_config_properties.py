@@ -67,7 +67,7 @@ COMPLETE: Mapping[str, Any] = {
     },
     "nodes": {
         "mode": "ssh",
-        "hosts": {"worker": {**MACHINE, "node": "worker-1"}},
+        "hosts": {"worker": {**MACHINE, "node": "worker-1", "gone": False}},
         "bastion": {**MACHINE, "address": "bastion.example.com"},
         "modules": ["nf_nat"],
         "ipFamilies": ["IPv4", "IPv6"],

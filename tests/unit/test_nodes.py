@@ -192,6 +192,13 @@ def test_hosts_are_prepared_side_by_side_and_rebooted_in_a_chain() -> None:
     assert {command.type for command in chain} == {"command:local:Command"}
 
 
+def test_a_host_that_is_gone_is_left_alone() -> None:
+    commands = recorded(nodes={"reboot": True, "hosts": {"b": {"gone": True}}}).named("Command")
+    assert set(commands) == {"prepare-a", "prepare-b", "restart-a"}
+    assert set(commands["prepare-b"].ignore_changes) == {"connection", "create", "delete", "stdin"}
+    assert not commands["prepare-a"].ignore_changes
+
+
 def test_a_request_to_reboot_has_all_that_it_takes() -> None:
     command = recorded(nodes={"reboot": True}).named("Command")["restart-b"]
     request = json.loads(command.inputs["stdin"]["value"])

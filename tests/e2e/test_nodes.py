@@ -1,0 +1,223 @@
+"""The preparation of nodes with a real kernel: two machines in qemu; the tests build on each other in their order.
+
+The machines are no nodes of the cluster, so cordon and drain are not proved here.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from components.nodes import SCRIPT
+from harness.stack import PulumiError, Stack
+from localcluster import ClusterError, build, prerequisites
+from localcluster.vm import Vm
+from mesh.kubectl import Kubectl
+from tests.e2e.conftest import INSTANCE, NOT_RUN
+
+Config = dict[str, Any]
+
+SEVEN = {"br_netfilter", "nf_nat", "xt_REDIRECT", "xt_owner", "iptable_nat", "iptable_mangle", "iptable_filter"}
+LIST = "/etc/modules-load.d/istio-iptables.conf"
+FOREIGN = "# by hand\nloop\n"
+
+
+def loaded(vm: Vm) -> set[str]:
+    return {line.split()[0] for line in vm.run("cat /proc/modules").splitlines()} & SEVEN
+
+
+@pytest.fixture(scope="module")
+def vms(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Vm]]:
+    """Two machines, `one` and `two`, that have booted."""
+    try:
+        prerequisites.check_vm()
+        build.build(["vm"])
+    except ClusterError as error:
+        if "CI" in os.environ:
+            raise
+        NOT_RUN.append(str(error))
+        pytest.skip(str(error))
+    logs = tmp_path_factory.mktemp("vm")
+    # Two suites side by side have different clusters, and so different ports.
+    first = 22100 + 10 * sum(map(ord, INSTANCE)) % 1000
+    vms = {name: Vm(build.vm_image(), first + at, logs / f"{name}.log") for at, name in enumerate(("one", "two"))}
+    try:
+        for vm in vms.values():
+            vm.start()
+        for vm in vms.values():
+            vm.wait()
+        yield vms
+    finally:
+        for vm in vms.values():
+            vm.stop()
+
+
+@pytest.fixture(scope="module")
+def ready(stack: Stack, config: Config, vms: dict[str, Vm]) -> Config:
+    """The stack's configuration with both machines as hosts and the key as the docs set it; the mesh is off."""
+    bare: Config = {**config, "mesh": {**config["mesh"], "mode": "off"}}
+    bare.pop("routing", None)
+    stack.configure(bare)
+    set_key = ["pulumi", "config", "set", "--secret", "sshPrivateKey", "--stack", stack.name, "--non-interactive"]
+    subprocess.run(set_key, cwd=stack.folder, env=stack.variables, input=vms["one"].private_key, text=True, check=True)
+    stored = yaml.safe_load(stack.file.read_text())["config"]["istio-governance:sshPrivateKey"]
+    hosts = {name: {"address": "127.0.0.1", "port": vm.port, "hostKey": vm.host_key()} for name, vm in vms.items()}
+    return {**bare, "nodes": {"mode": "ssh", "hosts": hosts}, "sshPrivateKey": stored}
+
+
+def with_nodes(config: Config, **changes: Any) -> Config:
+    return {**config, "nodes": {**config["nodes"], **changes}}
+
+
+def failed(stack: Stack) -> str:
+    with pytest.raises(PulumiError) as error:
+        stack.up()
+    return error.value.output
+
+
+def assert_no_key(stack: Stack, printed: str, key: str) -> None:
+    """Neither the key nor a line of its body is in the state, in Pulumi's files or in what it prints."""
+    body = [line for line in key.splitlines() if line and not line.startswith("-")]
+    state = stack.pulumi("stack", "export")
+    places = {"state": state, "output": printed, "history": stack.pulumi("stack", "history", "--json")}
+    backend = Path(stack.variables["PULUMI_BACKEND_URL"].removeprefix("file://"))
+    for file in [stack.file, *(file for file in backend.rglob("*") if file.is_file())]:
+        places[str(file)] = file.read_bytes().decode(errors="replace")
+    assert len(places) > 4
+    for place, text in places.items():
+        assert not [line for line in body if line in text], place
+
+
+def test_without_the_modules_iptables_fails_as_the_story_says(vms: dict[str, Vm]) -> None:
+    for vm in vms.values():
+        assert loaded(vm) == set()
+        # Otherwise the kernel would load them for iptables by itself.
+        vm.run("sysctl -q kernel.modprobe=/bin/false")
+        failed = vm.ssh("iptables-legacy -t nat -L")
+        assert failed.returncode != 0 and "can't initialize iptables table `nat'" in failed.stderr
+        print(failed.stderr)
+
+
+def test_a_wrong_host_key_is_refused_and_the_other_host_is_done(
+    stack: Stack, ready: Config, vms: dict[str, Vm]
+) -> None:
+    hosts = {**ready["nodes"]["hosts"]}
+    hosts["one"] = {**hosts["one"], "hostKey": vms["one"].host_key("ed25519")}
+    stack.configure(with_nodes(ready, hosts=hosts))
+    said = failed(stack)
+    assert "host key mismatch" in said and "prepare-one" in said
+    assert loaded(vms["one"]) == set()
+    assert loaded(vms["two"]) == SEVEN
+
+
+def test_up_loads_all_seven_and_keeps_a_foreign_list(stack: Stack, ready: Config, vms: dict[str, Vm]) -> None:
+    vms["one"].run(f"cat >{LIST}", stdin=FOREIGN)
+    stack.configure(ready)
+    printed = stack.pulumi("up", "--yes", "--skip-preview")
+    for vm in vms.values():
+        assert loaded(vm) == SEVEN
+        assert set(vm.run(f"tail -n +2 {LIST}").split()) == SEVEN
+        vm.run("iptables-legacy -t nat -L")
+    assert_no_key(stack, printed, vms["one"].private_key)
+
+
+def test_a_second_up_changes_nothing(stack: Stack, ready: Config) -> None:
+    del ready
+    assert set(stack.up()) == {"same"}
+    stack.pulumi("preview", "--expect-no-changes")
+
+
+def test_the_modules_are_there_after_a_reboot(vms: dict[str, Vm]) -> None:
+    vms["one"].reboot()
+    assert loaded(vms["one"]) == SEVEN
+
+
+def test_another_list_is_an_update_in_place(stack: Stack, ready: Config, vms: dict[str, Vm]) -> None:
+    stack.configure(with_nodes(ready, modules=[*sorted(SEVEN), "xt_mark"]))
+    changes = stack.up()
+    assert changes["update"] == 2 and set(changes) == {"update", "same"}
+    assert "xt_mark" in vms["two"].run(f"cat {LIST} /proc/modules")
+
+
+def test_an_unknown_module_is_named_with_the_kernel(stack: Stack, ready: Config, vms: dict[str, Vm]) -> None:
+    stack.configure(with_nodes(ready, modules=["no_such_module"]))
+    said = failed(stack)
+    kernel = vms["one"].run("uname -r").strip()
+    assert f"kernel {kernel}: these modules cannot be loaded: no_such_module" in said
+
+
+def test_a_bastion_is_the_way_to_a_host(stack: Stack, ready: Config, vms: dict[str, Vm]) -> None:
+    """The machine `one` is its own bastion: from there it is 127.0.0.1:22."""
+    one = vms["one"]
+    bastion = {"address": "127.0.0.1", "port": one.port, "hostKey": one.host_key()}
+    hosts = {
+        "one": {"address": "127.0.0.1", "hostKey": one.host_key()},
+        "two": {"address": "localhost", "port": 22, "hostKey": one.host_key()},
+    }
+    one.run(f"rm -f {LIST}")
+    stack.configure(with_nodes(ready, hosts=hosts, bastion=bastion, modules=["nf_nat"]))
+    stack.up()
+    assert "nf_nat" in one.run(f"cat {LIST}")
+    stack.configure(ready)
+    one.run(f"cat >{LIST}", stdin=FOREIGN)
+    stack.up()
+
+
+def test_a_reboot_happens_where_only_that_helps(stack: Stack, ready: Config, vms: dict[str, Vm]) -> None:
+    two = vms["two"]
+    boots = {name: vm.boot for name, vm in vms.items()}
+    # Nothing is loaded any more until the next boot.
+    two.run("sysctl -q kernel.modules_disabled=1")
+    more = with_nodes(ready, modules=[*sorted(SEVEN), "xt_TEE"])
+    stack.configure(more)
+    assert "kernel.modules_disabled is 1" in failed(stack)
+    stack.configure(with_nodes(more, reboot=True))
+    printed = stack.pulumi("up", "--yes", "--skip-preview")
+    assert "up again with boot" in printed
+    assert two.boot != boots["two"] and vms["one"].boot == boots["one"]
+    assert "xt_TEE" in two.run("cat /proc/modules")
+    assert set(stack.up()) == {"same"}
+    assert_no_key(stack, printed, two.private_key)
+
+
+def test_the_daemonsets_script_works_with_busybox_and_read_only_modules(vms: dict[str, Vm]) -> None:
+    """The pod's command in the machine: busybox's shell and modprobe, and CAP_SYS_MODULE as the only capability."""
+    script = "/run/prepare-node.sh"
+    vms["one"].run(f"cat >{script}", stdin=SCRIPT)
+    vms["one"].run(
+        "mkdir -p /run/bin && for name in modprobe grep sed gzip tr; do ln -sf /bin/busybox /run/bin/$name; done"
+    )
+    confined = "setpriv --bounding-set=-all,+sys_module --inh-caps=-all,+sys_module"
+    said = vms["one"].run(f"PATH=/run/bin:$PATH {confined} busybox sh {script} prepare nf_nat xt_mark xt_socket")
+    assert said.splitlines() == ["nf_nat: loaded", "xt_mark: loaded", "xt_socket: loaded"]
+
+
+def test_a_host_that_is_away_fails_in_bounded_time(stack: Stack, ready: Config, vms: dict[str, Vm]) -> None:
+    vms["two"].stop()
+    stack.configure(with_nodes(ready, modules=["nf_nat"]))
+    began = time.monotonic()
+    said = failed(stack)
+    assert time.monotonic() - began < 90
+    assert "prepare-two" in said and "no connection" in said
+    assert vms["one"].run(f"tail -n +2 {LIST}").split() == ["nf_nat"]
+    # As the docs say it for a host that is gone for good: `destroy` does without it, too.
+    hosts = {**ready["nodes"]["hosts"]}
+    hosts["two"] = {**hosts["two"], "gone": True}
+    stack.configure(with_nodes(ready, hosts=hosts, modules=["nf_nat"]))
+    stack.up()
+
+
+def test_destroy_takes_the_list_away_and_puts_the_foreign_one_back(
+    stack: Stack, ready: Config, vms: dict[str, Vm], kubectl: Kubectl
+) -> None:
+    del ready, kubectl
+    stack.destroy()
+    assert vms["one"].run(f"cat {LIST}") == FOREIGN
+    assert vms["one"].run(f"ls {Path(LIST).parent}").split().count(Path(LIST).name) == 1

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from harness.stack import Stack
-from harness.traffic import enforced_weights
+from harness.traffic import enforced_weights, wait_until_enforced
 from mesh.kubectl import Kubectl
 
 NAMESPACE = "istio-demo"
@@ -95,6 +95,38 @@ def test_a_shift_at_once_changes_file_cluster_and_split(stack: Stack, kubectl: K
     assert_agree(stack, kubectl, HALF)
     assert stack.mesh("verify", "bill-service", "-n", "600").returncode == 0
     assert "half of it" in stack.pulumi("stack", "history", "--page-size=1")
+
+
+def test_status_shows_what_is_declared_live_and_measured(stack: Stack, kubectl: Kubectl) -> None:
+    def status(expected: int) -> dict[str, dict[str, Any]]:
+        done = stack.mesh("status", "--json")
+        assert done.returncode == expected, done.stdout + done.stderr
+        return {row["version"]: row for row in json.loads(done.stdout) if row["service"] == "bill-service"}
+
+    rows = status(0)
+    for row in rows.values():
+        assert (row["declared"], row["live"], row["readyPods"], row["differs"]) == (50, 50, 1, False)
+        assert row["requests"] > 0 and row["successRate"] == 1 and row["p50"] <= row["p99"]
+        assert row["proxiesInSync"] == row["proxies"] > 0
+    assert sum(row["measured"] for row in rows.values()) == pytest.approx(1)
+
+    def edit(v1: int) -> None:
+        patch = [
+            {"op": "replace", "path": f"/spec/http/0/route/{i}/weight", "value": w}
+            for i, w in enumerate((v1, 100 - v1))
+        ]
+        rule = ("virtualservices.networking.istio.io", "vs-bill-service", f"--namespace={NAMESPACE}")
+        kubectl.run("patch", *rule, "--type=json", f"--patch={json.dumps(patch)}")
+
+    edit(60)
+    try:
+        assert {version: (row["live"], row["differs"]) for version, row in status(1).items()} == {
+            "v1": (60, True),
+            "v2": (40, True),
+        }
+    finally:
+        edit(50)
+        wait_until_enforced(kubectl, NAMESPACE, HALF)
 
 
 def test_impossible_shifts_change_nothing(stack: Stack, kubectl: Kubectl) -> None:

@@ -15,11 +15,13 @@ from typing import Any
 import pytest
 import yaml
 
+import names
 from components.nodes import SCRIPT
 from harness.stack import PulumiError, Stack
-from localcluster import ClusterError, build, prerequisites
+from localcluster import ClusterError, EmbeddedCluster, build, prerequisites
 from localcluster.vm import Vm
 from mesh.kubectl import Kubectl
+from mesh.nodes import missing_modules
 from tests.e2e.conftest import INSTANCE, NOT_RUN
 
 Config = dict[str, Any]
@@ -221,3 +223,23 @@ def test_destroy_takes_the_list_away_and_puts_the_foreign_one_back(
     stack.destroy()
     assert vms["one"].run(f"cat {LIST}") == FOREIGN
     assert vms["one"].run(f"ls {Path(LIST).parent}").split().count(Path(LIST).name) == 1
+
+
+def test_the_daemonset_prepares_every_node_of_the_cluster(
+    stack: Stack, config: Config, cluster: EmbeddedCluster, kubectl: Kubectl
+) -> None:
+    """The kernel here has everything built in, and no loadable modules."""
+    image = config["services"]["bill-service"]["template"]["image"]
+    nodes = {"mode": "daemonset", "image": image}
+    stack.configure({**config, "mesh": {**config["mesh"], "mode": "off"}, "routing": {}, "nodes": nodes})
+    stack.up()
+    (daemonset,) = kubectl.items("daemonset", names.NODE_PREP, f"--namespace={names.NODES}")
+    assert daemonset["status"]["numberReady"] == len(kubectl.items("nodes")) > 0
+    assert set(cluster.execute("tail", "-n", "+2", LIST).split()) == SEVEN
+    assert missing_modules(kubectl, sorted(SEVEN)) == ([], [])
+    (missing,), unknown = missing_modules(kubectl, ["nf_nat", "no_such_module"])
+    assert (missing.modules, missing.certain, unknown) == (("no_such_module",), True, [])
+    assert set(stack.up()) == {"same"}
+    stack.destroy()
+    assert Path(LIST).name not in cluster.execute("ls", str(Path(LIST).parent)).split()
+    assert kubectl.items("namespace", names.NODES) == []

@@ -48,7 +48,7 @@ _MASKED = (
 )
 _KERNEL_LINE = "root=/dev/vda rootfstype=ext4 rw console=ttyS0 quiet cryptomgr.notests"
 # On a quiet machine twenty seconds; with load several times that.
-BOOT_SECONDS = 300
+BOOT_SECONDS = 600
 
 
 def outputs(folder: Path) -> list[Path]:

@@ -21,6 +21,19 @@ class Moment:
         return f"{self.command}: {self.line}"
 
 
+def begun(stack: Stack, command: str) -> subprocess.Popen[str]:
+    """`command` under way, with all that it prints on its stdout."""
+    return subprocess.Popen(
+        stack.command(command, "--yes", "--skip-preview"),
+        cwd=stack.folder,
+        env=stack.variables,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
 def kill_at(stack: Stack, moment: Moment) -> None:
     """Starts the command and kills it (SIGKILL) at `moment`; its plugins go on, as they do after a real kill."""
 
@@ -36,15 +49,7 @@ def disturbed_at(stack: Stack, moment: Moment, disturb: Callable[[subprocess.Pop
 
     Raises `RuntimeError` when the command ends without ever having printed the line.
     """
-    running = subprocess.Popen(
-        stack.command(moment.command, "--yes", "--skip-preview"),
-        cwd=stack.folder,
-        env=stack.variables,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    running = begun(stack, moment.command)
     printed, disturbed = [], False
     try:
         for text in running.stdout or ():

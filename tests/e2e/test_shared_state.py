@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from harness.kills import begun
 from harness.servers import postgresql, s3_stand_in
 from harness.stack import PulumiError, Stack
 from localcluster import EmbeddedCluster
@@ -54,15 +55,7 @@ def shared(
 
 def begin_up(stack: Stack) -> subprocess.Popen[str]:
     """An `up` that has the lock and has begun with a Deployment."""
-    up = subprocess.Popen(
-        stack.command("up", "--yes", "--skip-preview"),
-        cwd=stack.folder,
-        env=stack.variables,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    up = begun(stack, "up")
     assert up.stdout is not None
     assert any(re.search("Deployment bill-service-v1 (creating|updating)", line) for line in up.stdout)
     return up

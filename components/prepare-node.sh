@@ -128,15 +128,16 @@ prepare() {
   fi
 }
 
-# Writes the list for every boot, whole or not at all; somebody else's list of that name is kept.
+# Writes the list for every boot, whole or not at all, also when one machine is prepared under two names at once;
+# somebody else's list of that name is kept.
 keep() {
-  content=$marker
+  content=$marker new=$list.new.$$
   for module; do content="$content
 $module"; done
   [ "$(cat "$list" 2>/dev/null)" = "$content" ] && return
-  if { mkdir -p "${list%/*}" && say "$content" >"$list.new"; } 2>/dev/null; then
+  if { mkdir -p "${list%/*}" && say "$content" >"$new"; } 2>/dev/null; then
     if [ -e "$list" ] && ! is_ours; then mv "$list" "$backup"; fi
-    mv "$list.new" "$list"
+    mv "$new" "$list"
     return
   fi
   for module; do

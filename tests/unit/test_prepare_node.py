@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -115,7 +116,16 @@ def test_a_second_time_changes_nothing(node: Node) -> None:
     assert node.good("prepare", *SEVEN) == first
     assert node.loaded == list(SEVEN)
     assert node.file.stat().st_mtime_ns == before
-    assert not list(node.file.parent.glob("*.new"))
+    assert [one.name for one in node.file.parent.glob("istio*")] == [node.file.name]
+
+
+def test_one_machine_under_many_names_is_prepared_by_all_at_once(node: Node) -> None:
+    node.built_in(SEVEN)
+    lists = [SEVEN[: 1 + count % len(SEVEN)] for count in range(28)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda names: node.good("prepare", *names), lists))
+    assert tuple(node.file.read_text().removeprefix(MARKER).split()) in lists
+    assert [one.name for one in node.file.parent.glob("istio*")] == [node.file.name]
 
 
 def test_another_list_replaces_ours_without_a_backup(node: Node) -> None:

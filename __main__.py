@@ -15,7 +15,7 @@ from istio.rules import routed
 from mesh import preflight
 
 config = stack.read()
-preflight.check(config, owner=f"{pulumi.get_project()}/{pulumi.get_stack()}")
+runs_already = preflight.check(config, owner=f"{pulumi.get_project()}/{pulumi.get_stack()}")
 
 cluster = KubernetesProvider("cluster", config.cluster)
 
@@ -35,7 +35,7 @@ if config.nodes.mode != "none":
 istio: Istio | None = None
 if config.mesh.mode == "managed":
     leftovers = Purge("leftovers", PurgeArgs(config.cluster, config.mesh))
-    istio = Istio("mesh", IstioArgs(config.mesh), after(leftovers, *prepared))
+    istio = Istio("mesh", IstioArgs(config.mesh, first=not runs_already), after(leftovers, *prepared))
 
 workload_namespace = WorkloadNamespace(
     "workloads",

@@ -12,8 +12,7 @@ from config import Mesh
 from config.mesh import ChartKey
 from istio.charts import BASE, CNI, EGRESS, INGRESS, ISTIOD, Chart, charts
 
-# What has to be there, and of the right version, first. The CNI node agent works with a control plane of its own minor
-# version or of the next, and not with an older one.
+# What has to be there, and of the right version, first.
 _NEEDS: Mapping[ChartKey, tuple[ChartKey, ...]] = {
     BASE: (),
     ISTIOD: (BASE,),
@@ -25,13 +24,18 @@ _NEEDS: Mapping[ChartKey, tuple[ChartKey, ...]] = {
 
 @dataclass(frozen=True)
 class IstioArgs:
-    """`mesh` with mode `managed`."""
+    """`mesh` with mode `managed`; `first` when nothing of it runs yet.
+
+    The CNI node agent works with a control plane of its own minor version or of the next, and not with an older one: so
+    it waits for istiod, unless there is none that could be older. The first install is a fifth quicker for it.
+    """
 
     mesh: Mesh
+    first: bool = False
 
 
 class Istio(pulumi.ComponentResource):
-    """base → istiod, one for each revision → CNI ‖ gateways, on install as on upgrade.
+    """base → istiod, one for each revision → CNI ‖ gateways; at first CNI beside istiod.
 
     `injection` is what has to be there before a pod can start with a sidecar; the gateways are not.
 
@@ -46,8 +50,9 @@ class Istio(pulumi.ComponentResource):
         mesh = args.mesh
         namespace = KubernetesObject("Namespace", mesh.namespace, opts=pulumi.ResourceOptions(parent=self))
         releases: dict[ChartKey, list[pulumi.Resource]] = {}
+        needs = {**_NEEDS, CNI: _NEEDS[ISTIOD]} if args.first else _NEEDS
         for chart in charts(mesh):
-            after = [namespace, *(release for key in _NEEDS[chart.key] for release in releases[key])]
+            after = [namespace, *(release for key in needs[chart.key] for release in releases[key])]
             releases.setdefault(chart.key, []).append(self._release(chart, mesh.namespace, after))
         self.injection = [*releases[ISTIOD], *releases.get(CNI, [])]
         self.version = pulumi.Output.from_input(mesh.current.version)

@@ -44,13 +44,15 @@ Found = Mapping[tuple[str, str], Mapping[str, Any]]
 """(kind, name) → the object."""
 
 
-def check(config: StackConfig, owner: str) -> None:
+def check(config: StackConfig, owner: str) -> bool:
     """Ends the program when the cluster cannot be reached, or when an object that the stack would make is not its own.
 
     The Kubernetes provider would adopt such an object without a word, and a later destroy would delete it.
+
+    Returns whether pods of the mesh may be there already, so that the program is an upgrade of it.
     """
     if _offline.get():
-        return
+        return True
     cluster = config.cluster
     if problems := list(_missing_files(config)):
         raise pulumi.RunError(report(problems))
@@ -80,6 +82,7 @@ def check(config: StackConfig, owner: str) -> None:
         raise _refusal("the mesh cannot become what the configuration says", refused)
     if reselected := sorted(_reselected(config, found)):
         raise _refusal("Kubernetes can change no workload's selector, only replace it with all its pods", reselected)
+    return bool(mesh_pods.result())
 
 
 def _refusal(what: str, lines: list[str]) -> pulumi.RunError:

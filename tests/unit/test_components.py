@@ -164,6 +164,17 @@ def test_releases_wait_for_what_they_need_and_for_nothing_else() -> None:
     assert [name for name, release in releases.items() if release.inputs["skipAwait"]] == ["istio-base"]
 
 
+def test_at_first_no_control_plane_is_older_than_the_cni_agent_so_it_does_not_wait() -> None:
+    def first(given: StackConfig, opts: pulumi.ResourceOptions | None = None) -> Istio:
+        return Istio("mesh", IstioArgs(given.mesh, first=True), opts)
+
+    recording = made(first, mesh={"profile": "demo"})
+    releases = recording.named("Release")
+    assert releases["istiod"].urn not in recording.before(releases["istio-cni"])
+    for gateway in ("istio-ingressgateway", "istio-egressgateway"):
+        assert releases["istiod"].urn in recording.before(releases[gateway])
+
+
 def test_mesh_has_a_namespace_of_its_own() -> None:
     recording = made(make_istio, mesh={"namespace": "mesh-system"})
     assert recording.one("Namespace").name == "mesh-system"

@@ -34,13 +34,13 @@ def live(kind: str, name: str, owner: str = "", namespace: str = "istio-demo") -
     return made(kind, name, "" if kind == "Namespace" else namespace, {names.OWNER: owner} if owner else None)
 
 
-def check(monkeypatch: pytest.MonkeyPatch, given: StackConfig, kubectl: FakeKubectl) -> None:
+def check(monkeypatch: pytest.MonkeyPatch, given: StackConfig, kubectl: FakeKubectl) -> bool:
     def connect(context: str, kubeconfig: str) -> Kubectl:
         assert (context, kubeconfig) == (given.cluster.context, given.cluster.kubeconfig)
         return kubectl
 
     monkeypatch.setattr(preflight, "Kubectl", connect)
-    preflight.check(given, OWNER)
+    return preflight.check(given, OWNER)
 
 
 def refusal(monkeypatch: pytest.MonkeyPatch, given: StackConfig, *objects: Object) -> str:
@@ -82,6 +82,14 @@ def test_declared_is_what_the_program_makes(
         and not resource.kind.endswith("Patch")
     }
     assert preflight.declared(given[0]) == made_by_program
+
+
+def test_an_upgrade_is_told_from_a_first_install_by_the_pods(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = config(cluster={"context": "c"}, mesh={"mode": "managed"})
+    assert check(monkeypatch, given, FakeKubectl(objects=[*CRDS])) is False
+    assert check(monkeypatch, given, FakeKubectl(objects=[*CRDS, istiod(given.mesh.current.version)])) is True
+    with preflight.offline():
+        assert preflight.check(given, OWNER) is True
 
 
 def test_every_kind_that_the_components_make_is_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 import localcluster
 from harness.stack import Stack, stack_file
+from harness.traffic import Load
 from localcluster.build import locked
 from mesh.kubectl import Kubectl
 
@@ -71,6 +73,23 @@ def stack(
         stack.configure(config)
         stack.recover(kubectl)
         stack.destroy()
+
+
+@pytest.fixture
+def no_request_fails(
+    kubectl: Kubectl, record_property: Callable[[str, object], None]
+) -> Callable[[], AbstractContextManager[None]]:
+    """`with no_request_fails():` has requests all the time, of which none may fail; the report has their number."""
+
+    @contextmanager
+    def load() -> Iterator[None]:
+        with Load(kubectl, "istio-demo") as sent:
+            yield
+        record_property("requests", sent.requests)
+        assert sent.requests > 100
+        assert sent.failures == []
+
+    return load
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

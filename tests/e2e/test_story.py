@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ NAMESPACE = "istio-demo"
 REQUESTS = 400
 
 Config = dict[str, Any]
+NoRequestFails = Callable[[], AbstractContextManager[None]]
 
 
 def pods(kubectl: Kubectl, namespace: str = NAMESPACE) -> list[dict[str, Any]]:
@@ -228,15 +230,19 @@ def test_charts_from_a_mirror_leave_every_pod_as_it_is(
     stack.up()
 
 
-def test_the_mesh_goes_off_and_comes_back(stack: Stack, config: Config, kubectl: Kubectl) -> None:
+def test_the_mesh_goes_off_and_comes_back(
+    stack: Stack, config: Config, kubectl: Kubectl, no_request_fails: NoRequestFails
+) -> None:
     stack.configure(off(config))
-    stack.up()
+    with no_request_fails():
+        stack.up()
     assert kubectl.items("pods", "--namespace=istio-system") == []
     assert within(20, lambda: all(len(containers(pod)) == 1 for pod in pods(kubectl)))
     wait_until_answering(kubectl, NAMESPACE, {"v1", "v2"})
     assert_split(ask(kubectl, NAMESPACE, REQUESTS), 0.5)
     stack.configure(config)
-    stack.up()
+    with no_request_fails():
+        stack.up()
     # The old pods are told to go a moment after the new ones are ready; one without a sidecar would stay.
     assert within(20, lambda: all(len(containers(pod)) == 2 for pod in pods(kubectl)))
     wait_until_enforced(kubectl, NAMESPACE, {"v1": 90, "v2": 10})

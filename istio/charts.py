@@ -5,10 +5,14 @@ https://istio.io/latest/docs/setup/install/helm/
 
 from __future__ import annotations
 
+import re
+import tarfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple
+
+import yaml
 
 import names
 from config import Mesh, Problem
@@ -60,20 +64,50 @@ def charts(mesh: Mesh) -> list[Chart]:
     ]
 
 
-def missing(mesh: Mesh, project: Path) -> Iterator[Problem]:
-    """The charts that `mesh.charts` should have and has not; relative paths begin in the folder `project`."""
+def problems(mesh: Mesh, project: Path) -> Iterator[Problem]:
+    """The charts that the folder `mesh.charts` should have and has not, or has of another version.
+
+    Relative paths begin in the folder `project`. What is remote is asked for by its version, and not looked at here.
+    """
     if not mesh.charts or _is_remote(mesh.charts):
         return
     for chart, plane in {(chosen.chart, chosen.plane.version): chosen.plane for chosen in _chosen(mesh)}.items():
         name, version = chart
         packed = _packed(plane, name)
-        if not (project / packed).is_file() and not (project / mesh.charts / name / "Chart.yaml").is_file():
-            yield Problem(
-                "mesh.charts",
-                mesh.charts,
-                f"a folder with the chart {name}, as {name}/ or as {packed.name}",
-                f"helm pull {name} --repo {OFFICIAL_CHARTS} --version {version} --destination {mesh.charts}",
-            )
+        pull = f"helm pull {name} --repo {OFFICIAL_CHARTS} --version {version} --destination {mesh.charts}"
+        found = _version_in(project / packed, project / mesh.charts / name / "Chart.yaml", name)
+        if found is None:
+            allowed = f"a folder with the chart {name}, as {name}/ or as {packed.name}"
+            yield Problem("mesh.charts", mesh.charts, allowed, pull)
+        elif _release(found) not in (_release(version), _UNRELEASED):
+            where = packed if (project / packed).is_file() else Path(mesh.charts) / name
+            allowed = f"charts of Istio {version}, as mesh.version says; {where} is of {found}"
+            yield Problem("mesh.charts", mesh.charts, allowed, f"{pull}; or set mesh.version to {found}")
+
+
+_UNRELEASED: Final = "1.0.0"
+"""What Istio's sources have in the place of a chart's version."""
+
+
+def _version_in(packed: Path, unpacked: Path, name: str) -> str | None:
+    """The version in a chart's Chart.yaml, '' where it has none; None where there is no chart."""
+    text: str | bytes
+    try:
+        if packed.is_file():
+            with tarfile.open(packed) as archive:
+                file = archive.extractfile(f"{name}/Chart.yaml")
+                text = file.read() if file else ""
+        else:
+            text = unpacked.read_text()
+        chart = yaml.safe_load(text)
+    except (OSError, KeyError, tarfile.TarError, yaml.YAMLError):
+        return None
+    return str(chart.get("version", "")) if isinstance(chart, dict) else None
+
+
+def _release(version: str) -> str:
+    """`1.31.0` of what vendors make of it: `v1.31.0`, `1.31.0-vendor.1`, `1.31.0+build`."""
+    return re.split(r"[-+]", version.removeprefix("v"))[0]
 
 
 def _chosen(mesh: Mesh) -> Iterator[_Chosen]:

@@ -131,7 +131,7 @@ def _missing_files(config: StackConfig) -> Iterator[Problem]:
             "correct it, or make the cluster: `make cluster-up` for the local one",
         )
     if config.mesh.mode == "managed":
-        yield from charts.missing(config.mesh, Path())
+        yield from charts.problems(config.mesh, Path())
 
 
 def _refusals(

@@ -23,7 +23,7 @@ def command(output: str, stack: str, as_json: bool) -> None:
     """
     recording = cli.declared(stack)
     mesh = files.effective(stack).mesh
-    if mesh.mode == "managed" and (problems := list(charts.missing(mesh, files.PROJECT))):
+    if mesh.mode == "managed" and (problems := list(charts.problems(mesh, files.PROJECT))):
         raise ConfigError(problems)
     objects = render.rendered(recording)
     text = f"{cli.as_json(objects)}\n" if as_json else render.as_yaml(objects)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 import names
 from components.kubernetes import KINDS
 from config import StackConfig
+from istio import charts
 from mesh import preflight
 from mesh.kubectl import Kubectl
 
@@ -120,9 +122,8 @@ def test_namespace_of_others_has_to_be_there(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_files_that_are_not_there_are_told_before_the_cluster_is_asked(tmp_path: Path) -> None:
     given = config(cluster={"kubeconfig": "no/file"}, mesh={"charts": str(tmp_path), "profile": "demo"})
-    (tmp_path / "istiod").mkdir()
-    (tmp_path / "istiod" / "Chart.yaml").touch()
-    (tmp_path / "base-1.31.0.tgz").touch()
+    chart(tmp_path, "istiod", "1.31.0")
+    packed(tmp_path, "base", "1.31.0", "1.31.0")
     (tmp_path / "cni").mkdir()
     with pytest.raises(pulumi.RunError) as refused:
         preflight.check(given, OWNER)
@@ -131,6 +132,38 @@ def test_files_that_are_not_there_are_told_before_the_cluster_is_asked(tmp_path:
     assert 'cluster.kubeconfig = "no/file"' in text
     assert "with the chart cni, as cni/ or as cni-1.31.0.tgz" in text
     assert "helm pull gateway --repo https://blob.istio.io/istio-release/charts --version 1.31.0" in text
+
+
+def chart(folder: Path, name: str, version: str) -> None:
+    (folder / name).mkdir(parents=True)
+    (folder / name / "Chart.yaml").write_text(f"name: {name}\nversion: {version}\n")
+
+
+def packed(folder: Path, name: str, version: str, named: str) -> None:
+    chart(folder / "scratch", name, version)
+    with tarfile.open(folder / f"{name}-{named}.tgz", "w:gz") as archive:
+        archive.add(folder / "scratch" / name, name)
+
+
+def test_charts_of_another_version_are_told_before_the_cluster_is_asked(tmp_path: Path) -> None:
+    given = config(mesh={"charts": str(tmp_path), "profile": "minimal", "version": "1.31.0", "cni": False})
+    chart(tmp_path, "istiod", "1.30.4")
+    packed(tmp_path, "base", "1.29.0", "1.31.0")
+    with pytest.raises(pulumi.RunError) as refused:
+        preflight.check(given, OWNER)
+    text = str(refused.value)
+    assert "2 problems" in text
+    assert f"charts of Istio 1.31.0, as mesh.version says; {tmp_path}/istiod is of 1.30.4" in text
+    assert f"{tmp_path}/base-1.31.0.tgz is of 1.29.0" in text
+    assert "or set mesh.version to 1.30.4" in text
+
+
+@pytest.mark.parametrize("version", ["1.31.0", "v1.31.0", "1.31.0-vendor.1", "1.31.0+build", "1.0.0"])
+def test_a_vendors_version_and_the_place_holder_of_the_sources_are_no_other_one(tmp_path: Path, version: str) -> None:
+    for name in ("base", "istiod"):
+        chart(tmp_path, name, version)
+    given = config(mesh={"charts": str(tmp_path), "profile": "minimal", "version": "1.31.0", "cni": False})
+    assert [*charts.problems(given.mesh, Path("/"))] == []
 
 
 def test_a_changed_selector_is_refused_with_a_way_that_keeps_the_pods(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,11 +58,6 @@ class Versions:
     gateways: list[Agent]
     proxies: list[Proxies]
 
-    @property
-    def seen(self) -> set[str]:
-        parts: list[ControlPlane | Agent | Proxies] = [*self.control_planes, *self.gateways, *self.proxies]
-        return {part.version for part in (*parts, *([self.cni] if self.cni else []))}
-
     def as_data(self) -> dict[str, Any]:
         return asdict(self)
 

@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import click
 
-from config import files
+from config import Mesh, files
 from mesh import cli, versions
 from mesh.versions import Agent, Versions
+
+NONE = "none"
+
+
+@dataclass(frozen=True)
+class Row:
+    """What runs of one part of the mesh; `declared` is '' where the stack does not manage it."""
+
+    part: str
+    declared: str
+    version: str
+    detail: str = ""
+
+    @property
+    def differs(self) -> bool:
+        return bool(self.declared) and self.declared != self.version
 
 
 @click.command(epilog="Example: mesh version --stack dev")
@@ -17,36 +34,54 @@ from mesh.versions import Agent, Versions
 def command(stack: str, as_json: bool) -> int:
     """Show the declared version of Istio beside those that run: control planes, CNI, gateways, and sidecars by count.
 
-    Exit codes: 0 all are the declared one, 1 some differ, 2 the cluster cannot be read.
+    Control planes and sidecars come by revision. Where somebody else manages the mesh, sidecars are held against their
+    control plane.
+
+    Exit codes: 0 all are as declared, 1 some differ, 2 the cluster cannot be read.
     """
     mesh = files.effective(stack).mesh
-    declared = mesh.current.version if mesh.mode == "managed" else ""
     found = versions.read(cli.cluster(stack))
-    differ = bool(found.seen - {declared}) if declared else len(found.seen) > 1
+    rows = [*_rows(mesh, found)]
+    differ = any(row.differs for row in rows)
     if as_json:
-        cli.print_json({"declared": declared or None, **found.as_data(), "differ": differ})
+        cli.print_json({"declared": _declared(mesh), **found.as_data(), "differ": differ})
     else:
-        click.echo(f"{'declared':<15}{declared or f'none (mesh.mode is {mesh.mode})'}")
-        for part, version, detail in _rows(found):
-            mark = click.style("  ≠ declared", fg="red", bold=True) if declared and version != declared else ""
-            click.echo(f"{part:<15}{version:<12} {detail}{mark}")
+        width = max(len(row.part) for row in rows) + 2
+        click.echo(f"{'':<{width}}{'declared':<12} {'running':<12}".rstrip())
+        for row in rows:
+            mark = click.style("  ≠ declared", fg="red", bold=True) if row.differs else ""
+            click.echo(f"{row.part:<{width}}{row.declared or '–':<12} {row.version:<12} {row.detail}".rstrip() + mark)
     return cli.Exit.FAILED if differ else cli.Exit.GOOD
 
 
-def _rows(found: Versions) -> Iterator[tuple[str, str, str]]:
-    """Part, version and detail."""
+def _declared(mesh: Mesh) -> dict[str, str]:
+    """Revision → version; nothing where the stack does not manage the mesh."""
+    return {name: plane.version for name, plane in mesh.control_planes.items()} if mesh.mode == "managed" else {}
+
+
+def _rows(mesh: Mesh, found: Versions) -> Iterator[Row]:
+    declared = _declared(mesh)
+    undeclared = NONE if declared else ""
     for plane in found.control_planes:
-        detail = f"revision {plane.revision} in {plane.namespace}, {plane.ready} of {plane.replicas} ready"
-        yield "control plane", plane.version, detail
-    if not found.control_planes:
-        yield "control plane", "none", ""
-    for part, agents in (("CNI", [found.cni] if found.cni else []), ("gateway", found.gateways)):
-        for agent in agents:
-            yield part, agent.version, _agent(agent)
+        detail = f"{plane.ready} of {plane.replicas} ready, in {plane.namespace}"
+        yield Row(_plane(plane.revision), declared.get(plane.revision, undeclared), plane.version, detail)
+    running = {plane.revision: plane.version for plane in found.control_planes}
+    for revision in declared.keys() - running.keys() or ([] if running else [""]):
+        yield Row(_plane(revision), declared.get(revision, undeclared), NONE)
+    if found.cni:
+        wanted = (mesh.oldest.version if mesh.cni else NONE) if declared else ""
+        yield Row("CNI", wanted, found.cni.version, _agent(found.cni))
+    for gateway in found.gateways:
+        yield Row("gateway", mesh.current.version if declared else "", gateway.version, _agent(gateway))
     for proxies in found.proxies:
         where = ", ".join(f"{namespace} {count}" for namespace, count in sorted(proxies.namespaces.items()))
-        yield "sidecars", proxies.version, f"{proxies.count} of revision {proxies.revision} ({where})"
+        wanted = (declared or running).get(proxies.revision, NONE)
+        yield Row(f"sidecars of {proxies.revision}", wanted, proxies.version, f"{proxies.count} ({where})")
+
+
+def _plane(revision: str) -> str:
+    return f"control plane {revision}".rstrip()
 
 
 def _agent(agent: Agent) -> str:
-    return f"{agent.name} in {agent.namespace}, {agent.ready} of {agent.wanted} ready"
+    return f"{agent.ready} of {agent.wanted} ready, {agent.name} in {agent.namespace}"

@@ -130,7 +130,7 @@ def test_the_versions_are_the_declared_one(installed: Stack) -> None:
     shown = installed.mesh("version", "--json")
     assert shown.returncode == 0, shown.stdout
     found = json.loads(shown.stdout)
-    assert {plane["version"] for plane in found["control_planes"]} == {found["declared"]}
+    assert {plane["revision"]: plane["version"] for plane in found["control_planes"]} == found["declared"]
     assert {gateway["name"] for gateway in found["gateways"]} == {"istio-ingressgateway", "istio-egressgateway"}
     assert [proxies["namespaces"] for proxies in found["proxies"]] == [{NAMESPACE: 3}]
 

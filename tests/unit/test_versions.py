@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from config import files
 from mesh import __main__, cli, versions
 from mesh.versions import version_of
 
 from .fake_kubectl import FakeKubectl, Object
+from .given import config
 
 
 def workload(kind: str, name: str, labels: dict[str, str], image: str, **template: Any) -> Object:
@@ -93,22 +96,65 @@ def test_everything_is_found_and_counted() -> None:
         ("1.31.0", "canary", 1),
         ("1.31.0", "default", 1),
     ]
-    assert found.seen == {"1.31.0", "1.30.0"}
+
+
+Show = Callable[..., tuple[int, list[str]]]
+
+
+@pytest.fixture
+def show(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Show:
+    """Runs `mesh version` for a cluster and a configuration of the mesh: exit code, and what it printed."""
+
+    def run(cluster: FakeKubectl, *options: str, **mesh: Any) -> tuple[int, list[str]]:
+        monkeypatch.setattr(cli, "cluster", lambda _stack: cluster)
+        monkeypatch.setattr(files, "effective", lambda _stack: config(mesh=mesh))
+        monkeypatch.setattr("sys.argv", ["mesh", "version", "--stack", "dev", *options])
+        code = __main__.main()
+        return code, capsys.readouterr().out.splitlines()
+
+    return run
+
+
+BOTH = {"version": "", "revision": "default", "revisions": {"default": {"version": "1.31.0"}}}
+
+
+def with_canary(version: str) -> dict[str, Any]:
+    return {**BOTH, "revisions": {"default": {"version": "1.31.0"}, "canary": {"version": version}}}
 
 
 @pytest.mark.parametrize(("proxies", "code"), [("1.31.0", cli.Exit.GOOD), ("1.30.0", cli.Exit.FAILED)])
-def test_a_difference_stands_out(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], proxies: str, code: cli.Exit
-) -> None:
-    monkeypatch.setattr(cli, "cluster", lambda _stack: cluster(proxies))
-    monkeypatch.setattr("sys.argv", ["mesh", "version", "--stack", "dev"])
-    assert __main__.main() == code
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["declared", "1.31.0"]
+def test_a_difference_stands_out(show: Show, proxies: str, code: cli.Exit) -> None:
+    ended, lines = show(cluster(proxies), **with_canary("1.31.0"))
+    assert ended == code
+    assert lines[0].split() == ["declared", "running"]
     assert [line for line in lines if "≠ declared" in line] == [line for line in lines if "1.30.0" in line]
-    monkeypatch.setattr("sys.argv", ["mesh", "version", "--stack", "dev", "--json"])
-    assert __main__.main() == code
-    assert json.loads(capsys.readouterr().out)["differ"] is bool(code)
+    ended, lines = show(cluster(proxies), "--json", **with_canary("1.31.0"))
+    shown = json.loads("\n".join(lines))
+    assert (ended, shown["differ"]) == (code, bool(code))
+    assert shown["declared"] == {"default": "1.31.0", "canary": "1.31.0"}
+
+
+def test_every_revision_is_held_against_its_own_version(show: Show) -> None:
+    ended, lines = show(cluster(), **with_canary("1.30.4"))
+    assert ended == cli.Exit.FAILED
+    differ = {line.split("  ")[0] for line in lines if "≠ declared" in line}
+    # The CNI agent is that of the oldest control plane.
+    assert differ == {"control plane canary", "CNI", "sidecars of canary"}
+
+
+def test_a_control_plane_that_is_not_there_or_not_declared_differs(show: Show) -> None:
+    _, lines = show(FakeKubectl(), version="1.31.0")
+    assert [line.split() for line in lines[1:]] == [["control", "plane", "default", "1.31.0", "none", "≠", "declared"]]
+    _, lines = show(cluster(), version="1.31.0")
+    assert {line.split("  ")[0] for line in lines if "≠" in line} == {"control plane canary", "sidecars of canary"}
+
+
+def test_sidecars_of_somebody_elses_mesh_are_held_against_their_control_plane(show: Show) -> None:
+    assert show(cluster(), mode="existing")[0] == cli.Exit.GOOD
+    ended, lines = show(cluster("1.30.0"), mode="existing")
+    assert ended == cli.Exit.FAILED
+    assert [line.split("  ")[0] for line in lines if "≠" in line] == ["sidecars of default"]
+    assert show(FakeKubectl(), mode="off")[1][1].split() == ["control", "plane", "–", "none"]
 
 
 def test_a_cluster_without_istio_has_no_versions() -> None:

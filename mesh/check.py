@@ -21,8 +21,7 @@ from mesh.releases import Release, releases
 
 Level = Literal["good", "warning", "problem"]
 
-# Istio's minor → the oldest and the newest minor of Kubernetes that it is tested with. The last one that is known is
-# taken for newer ones, as a warning.
+# Istio's minor → the oldest and the newest minor of Kubernetes that it is tested with, by each release's announcement.
 # https://istio.io/latest/docs/releases/supported-releases/#support-status-of-istio-releases
 KUBERNETES: Final[Mapping[int, tuple[int, int]]] = {
     17: (23, 26),
@@ -38,6 +37,8 @@ KUBERNETES: Final[Mapping[int, tuple[int, int]]] = {
     27: (29, 33),
     28: (30, 34),
     29: (31, 35),
+    30: (32, 36),
+    31: (32, 36),
 }
 
 # What `pulumi up` needs to make, as `kubectl auth can-i` takes it.
@@ -111,12 +112,10 @@ def kubernetes_version(situation: Situation) -> Iterator[Finding]:
     has = int("".join(filter(str.isdigit, server["minor"])))
     for plane in situation.config.mesh.control_planes.values():
         _, wanted = minor(plane.version)
-        oldest, newest = KUBERNETES.get(wanted, KUBERNETES[max(KUBERNETES)])
+        oldest, newest = KUBERNETES[wanted]
         tested = f"Istio {plane.version} is tested with Kubernetes 1.{oldest} to 1.{newest}"
         if has < oldest:
             yield Finding("problem", f"{tested}, and this is older", "upgrade the cluster, or choose an older Istio")
-        elif wanted not in KUBERNETES:
-            yield Finding("good", f"Istio {plane.version}: Kubernetes 1.{oldest} or newer is taken for supported")
         elif has > newest:
             yield Finding("warning", f"{tested}, and this is newer", "choose a newer mesh.version")
 

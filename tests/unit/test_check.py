@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from config import versions
 from mesh import check
 from mesh.check import Finding, Situation
 from mesh.kubectl import KubectlError
@@ -57,8 +58,10 @@ def levels(findings: list[Finding]) -> list[str]:
         ("1.29.0", "1.30", "problem"),
         ("1.17.1", "1.31", "warning"),
         ("1.17.1", "1.26", None),
-        ("1.31.0", "1.36", "good"),
-        ("1.31.0", "1.30", "problem"),
+        ("1.30.0", "1.32", None),
+        ("1.31.0", "1.36", None),
+        ("1.31.0", "1.37", "warning"),
+        ("1.31.0", "1.31", "problem"),
     ],
 )
 def test_the_version_of_kubernetes_has_to_suit_that_of_istio(istio: str, kubernetes: str, level: str | None) -> None:
@@ -68,8 +71,10 @@ def test_the_version_of_kubernetes_has_to_suit_that_of_istio(istio: str, kuberne
 
 
 def test_the_table_has_every_minor_in_order() -> None:
-    minors = list(check.KUBERNETES)
-    assert minors == list(range(17, minors[-1] + 1))
+    (_, oldest), (_, newest) = (
+        versions.minor(f"{found}.0") for found in (versions.OLDEST_MINOR, versions.NEWEST_MINOR)
+    )
+    assert list(check.KUBERNETES) == list(range(oldest, newest + 1))
     assert all(oldest < newest for oldest, newest in check.KUBERNETES.values())
 
 

@@ -37,4 +37,4 @@ def charts() -> Path:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for reason in NOT_RUN[:1]:
-        terminalreporter.write_line(f"NOT RUN: the comparison with istioctl, because {reason}", red=True)
+        terminalreporter.write_line(f"NOT RUN: the tests in tests/parity, because {reason}", red=True)

@@ -60,16 +60,21 @@ def machines_prove_themselves(raw: Raw) -> Iterator[Problem]:
 
 
 def addresses_differ(raw: Raw) -> Iterator[Problem]:
+    """One machine under two names would be prepared twice at once; all hosts have the same bastion or none."""
     seen: dict[str, str] = {}
     for name, host in map_at(raw, "nodes", "hosts").items():
-        address = map_at(host).get("address")
-        place = f"{address}:{map_at(host).get('port', 22)}"
-        if address and seen.setdefault(place, name) != name:
+        host = map_at(host)
+        address, port = str(host.get("address", "")), host.get("port", 22)
+        # A new machine may well have the address of one that is there no more.
+        if not address or host.get("gone") is True:
+            continue
+        first = seen.setdefault(f"{address.lower().removesuffix('.')}:{port}", name)
+        if first != name:
             yield Problem(
                 f"nodes.hosts.{name}.address",
                 address,
-                "an address and port of its own",
-                f"nodes.hosts.{seen[place]} has the same: correct one, or take it out",
+                f"an address that no other host has on port {port}",
+                f"nodes.hosts.{first} has the same: correct one, take it out, or set gone to true where it is",
             )
 
 

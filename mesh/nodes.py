@@ -112,29 +112,26 @@ def restart(request: Mapping[str, Any], ssh: Ssh, kubectl: Kubectl) -> None:
         ssh.run(
             "$([ \"$(id -u)\" = 0 ] || echo sudo -n) sh -c '(sleep 1; systemctl reboot || reboot) >/dev/null 2>&1 &'"
         )
-        _wait_for_boot(ssh, old)
+        _say(f"up again with boot {_boot(ssh, after=old)}")
     _say(ssh.run(request["verify"], script=SCRIPT, timeout=120).strip())
     if node:
         _uncordon(kubectl, request["node"], request["owner"])
 
 
-def _boot(ssh: Ssh) -> str:
-    return ssh.run("cat /proc/sys/kernel/random/boot_id", timeout=30).strip()
-
-
-def _wait_for_boot(ssh: Ssh, old: str) -> None:
+def _boot(ssh: Ssh, after: str = "") -> str:
+    """The ID of its boot, another one than `after`; a host that is away is waited for: it may just be rebooting."""
     end, said = time.monotonic() + REBOOT_SECONDS, ""
     while time.monotonic() < end:
         try:
-            boot = _boot(ssh)
+            boot = ssh.run("cat /proc/sys/kernel/random/boot_id", timeout=30).strip()
         except NodeError as error:
             said = f": {error}"
         else:
-            if boot != old:
-                _say(f"up again with boot {boot}")
-                return
+            if boot != after:
+                return boot
         time.sleep(POLL_SECONDS)
-    raise NodeError(f"{ssh.host} has not rebooted within {REBOOT_SECONDS} seconds{said}")
+    missed = "rebooted" if after else "answered"
+    raise NodeError(f"{ssh.host} has not {missed} within {REBOOT_SECONDS} seconds{said}")
 
 
 def _node(kubectl: Kubectl, name: str) -> dict[str, Any] | None:

@@ -62,6 +62,11 @@ def recorded(**changes: Any) -> Recording:
         ({"hosts": {"a": {"hostKey": "10.0.0.1 ssh-ed25519 AAAA"}}}, "nodes.hosts.a.hostKey", "after the host's name"),
         ({"hosts": {"a": {"address": None}}}, "nodes.hosts.a.address", "add 'address'"),
         ({"hosts": {"c": HOST}}, "nodes.hosts.c.address", "nodes.hosts.a has the same"),
+        (
+            {"hosts": {"a": {"address": "Worker.test"}, "c": {**HOST, "address": "worker.test.", "port": 22}}},
+            "nodes.hosts.c.address",
+            "nodes.hosts.a has the same",
+        ),
         ({"hosts": {"A_": HOST}}, "nodes.hosts.A_", "rename 'A_'"),
         ({"bastion": {"address": "x"}}, "nodes.bastion.hostKey", "`ssh-keyscan -t ecdsa x`"),
         ({"modules": ["nf nat"]}, "nodes.modules.0", "kernel module"),
@@ -75,6 +80,16 @@ def recorded(**changes: Any) -> Recording:
 def test_a_mistake_names_its_key_and_its_fix(nodes: Mapping[str, Any], key: str, fix: str) -> None:
     found = problems(**merged(SSH, {"nodes": nodes}))
     assert fix in found[key]
+
+
+@pytest.mark.parametrize("other", [{"port": 2222}, {"address": "10.0.0.3"}], ids=["port", "address"])
+def test_hosts_that_differ_are_accepted(other: Mapping[str, Any]) -> None:
+    assert set(config(**merged(SSH, {"nodes": {"hosts": {"c": {**HOST, **other}}}})).nodes.hosts) == {"a", "b", "c"}
+
+
+def test_a_new_machine_may_have_the_address_of_one_that_is_gone() -> None:
+    hosts = {"a": {"gone": True}, "c": HOST}
+    assert set(config(**merged(SSH, {"nodes": {"hosts": hosts}})).nodes.hosts) == {"a", "b", "c"}
 
 
 def test_ssh_needs_a_key() -> None:
@@ -348,8 +363,9 @@ def test_a_host_outside_the_cluster_is_not_drained() -> None:
     assert host.boot == "new" and not cluster.calls
 
 
-def test_a_run_that_was_killed_after_the_reboot_is_taken_up() -> None:
-    host, cluster = FakeHost(boot="new"), FakeCluster()
+@pytest.mark.parametrize("away", [0, 3])
+def test_a_run_that_was_killed_after_the_reboot_is_taken_up(away: int) -> None:
+    host, cluster = FakeHost(boot="new", away=away), FakeCluster()
     cluster.node["spec"]["unschedulable"] = True
     cluster.node["metadata"]["annotations"][names.CORDONED] = REQUEST["owner"]
     restart(host, cluster)
@@ -376,6 +392,8 @@ def test_a_host_that_does_not_come_back_is_given_up(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(nodes, "REBOOT_SECONDS", 0.05)
     with pytest.raises(nodes.NodeError, match=r"a has not rebooted within 0\.05 seconds: a: Connection refused"):
         restart(FakeHost(away=10**9), FakeCluster())
+    with pytest.raises(nodes.NodeError, match=r"a has not answered within 0\.05 seconds: a: Connection refused"):
+        restart(FakeHost(boot="new", away=10**9), FakeCluster())
 
 
 def test_the_restart_command_wants_a_request() -> None:

@@ -14,7 +14,8 @@ import names
 from config import StackConfig
 from config.versions import minor
 from istio import kernel
-from mesh import nodes, recover, versions
+from istio.charts import Chart, charts
+from mesh import nodes, recover, sync, versions
 from mesh.kubectl import Kubectl, KubectlError
 from mesh.pulumi import PulumiError, Stack
 from mesh.releases import Release, releases
@@ -35,11 +36,13 @@ KUBERNETES: Final[Mapping[int, tuple[int, int]]] = {
     25: (29, 32),
     26: (29, 33),
     27: (29, 33),
-    28: (30, 34),
+    28: (29, 34),
     29: (31, 35),
     30: (32, 36),
     31: (32, 36),
 }
+
+_SHOWN: Final = 5
 
 # What `pulumi up` needs to make, as `kubectl auth can-i` takes it.
 _NEEDED: Final = (
@@ -204,23 +207,150 @@ def node_modules(situation: Situation) -> Iterator[Finding]:
 
 
 def ports(situation: Situation) -> Iterator[Finding]:
-    """Node ports that the gateways ask for and somebody else has."""
-    wanted = {
-        port["nodePort"]: key
-        for key in ("ingress", "egress")
-        for port in _gateway_ports(situation.config.mesh.values.get(key, {}))
-        if port.get("nodePort")
+    """Ports of the nodes that the gateways ask for and somebody else has."""
+    if not situation.managed:
+        return
+    gateways = [chart for chart in charts(situation.config.mesh) if chart.key in ("ingress", "egress")]
+    yield from _node_ports(situation, gateways)
+    yield from _host_ports(situation, gateways)
+
+
+def _node_ports(situation: Situation, gateways: Sequence[Chart]) -> Iterator[Finding]:
+    wanted = [(number, chart) for chart in gateways for number in _node_ports_of(chart.values.get("service", {}))]
+    taken = {
+        number: f"the Service {_named(service)}"
+        for service in (situation.kubectl.items("services", "--all-namespaces") if wanted else ())
+        for number in (() if situation.ours(service) else _node_ports_of(service["spec"]))
     }
-    for service in situation.kubectl.items("services", "--all-namespaces") if wanted else ():
-        for port in service["spec"].get("ports", ()):
-            if port.get("nodePort") in wanted and not situation.ours(service):
-                where = f"{service['metadata']['namespace']}/{service['metadata']['name']}"
-                key = wanted[port["nodePort"]]
-                yield Finding(
-                    "problem",
-                    f"node port {port['nodePort']} of mesh.values.{key} is taken by the Service {where}",
-                    "choose another one, or none",
-                )
+    for number, chart in wanted:
+        if number in taken:
+            what = f"node port {number} of mesh.values.{chart.key} is taken by {taken[number]}"
+            yield Finding("problem", what, "choose another one, or none")
+        taken[number] = f"mesh.values.{chart.key}, too"
+
+
+def _node_ports_of(service: Mapping[str, Any]) -> list[int]:
+    """Those of a Service's spec, or of a chart's values for one."""
+    asked = [*(port.get("nodePort") for port in service.get("ports", ())), service.get("healthCheckNodePort")]
+    return [number for number in asked if number]
+
+
+def _host_ports(situation: Situation, gateways: Sequence[Chart]) -> Iterator[Finding]:
+    """k3s opens each port of a Service of type LoadBalancer on its nodes, and each such port only once.
+
+    https://docs.k3s.io/networking/networking-services#how-servicelb-works
+    """
+    nodes = situation.kubectl.items("nodes")
+    balanced = any("+k3s" in node["status"].get("nodeInfo", {}).get("kubeletVersion", "") for node in nodes)
+    wanted = [
+        (port["port"], chart)
+        for chart in gateways
+        for port in chart.values.get("service", {}).get("ports", ())
+        if balanced and chart.values["service"].get("type") == "LoadBalancer"
+    ]
+    taken: dict[int, dict[str, str]] = {}
+    for pod in situation.kubectl.items("pods", "--all-namespaces") if wanted else ():
+        if names.is_release(pod["metadata"].get("labels", {}).get("svccontroller.k3s.cattle.io/svcname", "")):
+            continue
+        for container in pod["spec"]["containers"]:
+            for port in container.get("ports", ()):
+                if number := port.get("hostPort"):
+                    taken.setdefault(number, {})[pod["spec"].get("nodeName", "")] = _named(pod)
+    for number, chart in wanted:
+        if on := taken.get(number):
+            everywhere = {node["metadata"]["name"] for node in nodes} <= on.keys()
+            yield Finding(
+                "problem" if everywhere else "warning",
+                f"port {number} of {chart.release} is taken on {', '.join(sorted(on))} by the pod {min(on.values())}",
+                f"another port in mesh.values.{chart.key}.service.ports, or take the other one away "
+                "(k3s's own Traefik: k3s server --disable=traefik)",
+            )
+
+
+def cni_agents(situation: Situation) -> Iterator[Finding]:
+    """Where no agent is ready no pod with a sidecar starts: the agent sets up its network.
+
+    https://istio.io/latest/docs/setup/additional-setup/cni/#race-condition--mitigation
+    """
+    agent = situation.versions.cni
+    if agent is None or not situation.config.mesh.cni:
+        return
+    where = f"--namespace={agent.namespace}"
+    pods = {
+        pod["spec"].get("nodeName", ""): pod
+        for pod in situation.kubectl.items("pods", where, "--selector=k8s-app=istio-cni-node")
+        if "deletionTimestamp" not in pod["metadata"]
+    }
+    lacking = 0
+    for node in situation.kubectl.items("nodes"):
+        name, pod = node["metadata"]["name"], pods.get(node["metadata"]["name"])
+        if not _runs_daemons(node) or (pod and _is_ready(pod)):
+            continue
+        lacking += 1
+        what = f"{agent.name} is not ready on the node {name}" if pod else f"{agent.name} has no pod on the node {name}"
+        object_ = f"pod {pod['metadata']['name']}" if pod else f"daemonset {agent.name}"
+        fix = f"kubectl -n {agent.namespace} describe {object_}; until then no pod with a sidecar starts there"
+        yield Finding("problem", what, fix)
+    if not lacking:
+        yield Finding("good", f"{agent.name} is ready on every node")
+
+
+def _runs_daemons(node: Mapping[str, Any]) -> bool:
+    """Neither Windows nor one that is no machine, such as Fargate's."""
+    labels = node["metadata"].get("labels", {})
+    return bool(
+        labels.get("kubernetes.io/os", "linux") == "linux"
+        and labels.get("type") != "virtual-kubelet"
+        and labels.get("eks.amazonaws.com/compute-type") != "fargate"
+    )
+
+
+def _is_ready(pod: Mapping[str, Any]) -> bool:
+    conditions = pod.get("status", {}).get("conditions", ())
+    return any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)
+
+
+def proxies(situation: Situation) -> Iterator[Finding]:
+    """Whether each proxy is connected to an istiod, and has taken what that sent it."""
+    if not situation.config.mesh.on:
+        return
+    try:
+        found = sync.settled(situation.kubectl)
+    except (KubectlError, ValueError) as error:
+        what = f"istiod cannot be asked which proxies are in sync: {str(error).splitlines()[-1]}"
+        yield Finding("warning", what, "it takes the right to create pods/exec in istiod's namespace")
+        return
+    if not situation.managed:  # the others are not this stack's
+        found = [proxy for proxy in found if proxy.namespace == situation.config.namespace.name]
+    absent = [proxy for proxy in found if not proxy.connected]
+    if absent:
+        first = absent[0]
+        yield Finding(
+            "problem",
+            f"{_counted(absent)} not connected to istiod: {_listed(absent)}",
+            f"kubectl -n {first.namespace} logs {first.pod} -c istio-proxy says why; a new pod connects anew: "
+            f"kubectl -n {first.namespace} delete pod {first.pod}",
+        )
+    for proxy in (proxy for proxy in found if proxy.stale):
+        said = f" Envoy says: {' '.join(proxy.error.split())[:300]}" if proxy.error else ""
+        yield Finding(
+            "problem",
+            f"{proxy.namespace}/{proxy.pod} has not taken istiod's latest {', '.join(proxy.stale)}.{said}",
+            "take back the rule that Envoy refuses: istioctl analyze --all-namespaces"
+            if proxy.error
+            else f"mesh check again; if it stays, a new pod: kubectl -n {proxy.namespace} delete pod {proxy.pod}",
+        )
+    if found and all(proxy.in_sync for proxy in found):
+        yield Finding("good", f"{_counted(found)} in sync with istiod")
+
+
+def _counted(found: Sequence[sync.Proxy]) -> str:
+    return "1 proxy is" if len(found) == 1 else f"{len(found)} proxies are"
+
+
+def _listed(found: Sequence[sync.Proxy]) -> str:
+    shown = ", ".join(f"{proxy.namespace}/{proxy.pod}" for proxy in found[:_SHOWN])
+    return shown + (f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else "")
 
 
 def control_plane(situation: Situation) -> Iterator[Finding]:
@@ -234,17 +364,17 @@ def control_plane(situation: Situation) -> Iterator[Finding]:
         if plane.ready < max(plane.replicas, 1):
             what = f"istiod of revision {plane.revision}: {plane.ready} of {plane.replicas} ready"
             yield Finding("problem", what, f"mesh drift; {described} -l app=istiod")
-    for agent in (*found.gateways, *([found.cni] if found.cni else [])):
+    for agent in found.gateways:
         if agent.ready < agent.wanted:
             what = f"{agent.name}: {agent.ready} of {agent.wanted} ready"
             yield Finding("problem", what, f"kubectl -n {agent.namespace} get pods, and look at the one not ready")
-    for proxies in found.proxies:
-        if proxies.version != declared.get(proxies.revision, proxies.version):
-            where = ", ".join(proxies.namespaces)
+    for group in found.proxies:
+        if group.version != declared.get(group.revision, group.version):
+            where = ", ".join(group.namespaces)
             yield Finding(
                 "warning",
-                f"{proxies.count} sidecars of revision {proxies.revision} are {proxies.version} ({where})",
-                f"restart their pods: kubectl -n {next(iter(proxies.namespaces))} rollout restart deployment",
+                f"{group.count} sidecars of revision {group.revision} are {group.version} ({where})",
+                f"restart their pods: kubectl -n {next(iter(group.namespaces))} rollout restart deployment",
             )
     for plane in found.control_planes:
         if plane.version != declared.get(plane.revision, plane.version):
@@ -260,6 +390,8 @@ CHECKS: Final[Sequence[Check]] = (
     node_modules,
     ports,
     control_plane,
+    cni_agents,
+    proxies,
 )
 
 
@@ -282,6 +414,5 @@ def _is_istio(item: Mapping[str, Any]) -> bool:
     )
 
 
-def _gateway_ports(values: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-    found: Sequence[Mapping[str, Any]] = values.get("service", {}).get("ports", ())
-    return found
+def _named(item: Mapping[str, Any]) -> str:
+    return f"{item['metadata']['namespace']}/{item['metadata']['name']}"

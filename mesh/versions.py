@@ -65,14 +65,24 @@ class Versions:
 def read(kubectl: Kubectl) -> Versions:
     """By two questions to the API server. Raises `KubectlError`."""
     workloads = kubectl.items("deployments.apps,daemonsets.apps", "--all-namespaces")
-    running = kubectl.items("pods", "--all-namespaces", "--field-selector=status.phase=Running")
-    pods = [pod for pod in running if "deletionTimestamp" not in pod["metadata"]]
+    pods = running_pods(kubectl)
     return Versions(
         [_control_plane(item) for item in workloads if _labels(item).get("app") == "istiod"],
         next((_agent(item) for item in workloads if _labels(item).get("k8s-app") == "istio-cni-node"), None),
         [_agent(item, pods) for item in workloads if _is_gateway(item)],
         _proxies(pods),
     )
+
+
+def running_pods(kubectl: Kubectl) -> list[dict[str, Any]]:
+    """Those of all namespaces that run and are not going. Raises `KubectlError`."""
+    running = kubectl.items("pods", "--all-namespaces", "--field-selector=status.phase=Running")
+    return [pod for pod in running if "deletionTimestamp" not in pod["metadata"]]
+
+
+def has_proxy(pod: Object) -> bool:
+    """Whether a pod is a gateway or has a sidecar."""
+    return bool(_image(pod["spec"], SIDECAR))
 
 
 def version_of(image: str) -> str:

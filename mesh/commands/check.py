@@ -19,8 +19,8 @@ def command(stack: str, as_json: bool) -> int:
     """Check the cluster before an installation, and the mesh after it; nothing is changed.
 
     Before: the version of Kubernetes, permissions, another Istio or what one left over, kernel modules, ports,
-    unfinished operations of Pulumi and Helm. After: control plane, CNI and gateways ready, sidecars of the right
-    version, and whether anything drifted. Each finding comes with its fix.
+    unfinished operations of Pulumi and Helm. After: control plane and gateways ready, the CNI agent on every node,
+    proxies in sync, sidecars of the right version, and whether anything drifted. Each finding comes with its fix.
 
     Exit codes: 0 good (warnings allowed), 1 problems, 2 the cluster cannot be reached.
     """

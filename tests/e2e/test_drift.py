@@ -63,7 +63,43 @@ def test_a_fresh_stack_has_no_drift_and_neither_has_a_refreshed_one(installed: S
     assert_no_drift(installed)
     assert installed.mesh("repair", "--yes").stdout.startswith("No drift")
     checked = installed.mesh("check")
-    assert checked.returncode == 0 and "✓ no drift" in checked.stdout, checked.stdout + checked.stderr
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    for good in ("no drift", "istio-cni-node is ready on every node", "5 proxies are in sync with istiod"):
+        assert f"✓ {good}" in checked.stdout
+
+
+def test_a_rule_that_envoy_refuses_is_named(installed: Stack, kubectl: Kubectl) -> None:
+    """It is valid for istiod, which so sends it on."""
+    unknown = {
+        "@type": "type.googleapis.com/xds.type.v3.TypedStruct",
+        "type_url": "type.googleapis.com/does.not.Exist",
+        "value": {},
+    }
+    patch = {
+        "applyTo": "HTTP_FILTER",
+        "match": {
+            "context": "SIDECAR_OUTBOUND",
+            "listener": {"filterChain": {"filter": {"name": "envoy.filters.network.http_connection_manager"}}},
+        },
+        "patch": {"operation": "INSERT_BEFORE", "value": {"name": "unknown", "typed_config": unknown}},
+    }
+    refused = {
+        "apiVersion": "networking.istio.io/v1alpha3",
+        "kind": "EnvoyFilter",
+        "metadata": {"name": "refused", "namespace": NAMESPACE},
+        "spec": {
+            "workloadSelector": {"labels": {"app": "front-tomcat"}},
+            "configPatches": [patch],
+        },
+    }
+    kubectl.run("apply", "--filename=-", stdin=json.dumps(refused))
+    try:
+        checked = installed.mesh("check")
+        assert checked.returncode == 1
+        assert f"✗ {NAMESPACE}/front-tomcat-v1-" in checked.stdout
+        assert "has not taken istiod's latest listener. Envoy says: " in checked.stdout, checked.stdout
+    finally:
+        kubectl.run("delete", "envoyfilter", "refused", f"--namespace={NAMESPACE}")
 
 
 def test_every_edit_is_named_and_put_right(installed: Stack, kubectl: Kubectl) -> None:

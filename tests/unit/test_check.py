@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
 from config import versions
-from mesh import check
+from mesh import check, sync
 from mesh.check import Finding, Situation
 from mesh.kubectl import KubectlError
 from mesh.pulumi import Stack
@@ -130,9 +131,144 @@ def test_pods_that_wait_for_kernel_modules_are_named() -> None:
     assert levels(found(check.node_modules, Cluster())) == ["good"]
 
 
-def test_a_node_port_that_is_taken_is_named() -> None:
-    taken = made("Service", "other", "shop", spec={"ports": [{"nodePort": 30080}]})
-    values = {"ingress": {"service": {"ports": [{"name": "http2", "port": 80, "nodePort": 30080}]}}}
-    (finding,) = found(check.ports, Cluster(objects=[taken]), mesh={"values": values})
-    assert "30080" in finding.what and "shop/other" in finding.what
+def test_node_ports_that_are_taken_are_named() -> None:
+    taken = made("Service", "other", "shop", spec={"ports": [{"nodePort": 30080}], "healthCheckNodePort": 30081})
+    ours = made("Service", "istio-ingressgateway", "istio-system", HELM, spec={"ports": [{"nodePort": 30082}]})
+    wanted = [{"name": str(number), "port": number, "nodePort": number} for number in (30080, 30081, 30082)]
+    values = {"ingress": {"service": {"ports": wanted}}}
+    findings = found(check.ports, Cluster(objects=[taken, ours]), mesh={"values": values})
+    assert [finding.what.split()[2] for finding in findings] == ["30080", "30081"]
+    assert all(finding.level == "problem" and "shop/other" in finding.what for finding in findings)
     assert found(check.ports, Cluster(objects=[taken])) == []
+
+
+def test_two_gateways_that_want_one_node_port_are_named() -> None:
+    service = {"service": {"ports": [{"name": "https", "port": 443, "nodePort": 30443}]}}
+    values = {"ingress": service, "egress": service}
+    (finding,) = found(check.ports, Cluster(), mesh={"values": values, "profile": "demo"})
+    assert "mesh.values.egress is taken by mesh.values.ingress" in finding.what
+
+
+def node(name: str, **fields: Any) -> Object:
+    item = made("Node", name, status={"nodeInfo": {"kubeletVersion": fields.pop("kubelet", "v1.34.1")}})
+    item["metadata"]["labels"] = {"kubernetes.io/os": "linux", **fields}
+    return item
+
+
+def pod(name: str, namespace: str, labels: dict[str, str], *, on: str = "", ready: bool = True, **spec: Any) -> Object:
+    conditions = [{"type": "Ready", "status": str(ready)}]
+    item = made("Pod", name, namespace, spec={"nodeName": on, **spec}, status={"conditions": conditions})
+    item["metadata"]["labels"] = labels
+    return item
+
+
+def balancer(service: str, on: str) -> Object:
+    """k3s's own load balancer: a pod on each node that holds the Service's ports there."""
+    held = [{"ports": [{"containerPort": 80, "hostPort": 80}]}]
+    labels = {"svccontroller.k3s.cattle.io/svcname": service}
+    return pod(f"svclb-{service}-{on}", "kube-system", labels, on=on, containers=held)
+
+
+def test_host_ports_that_k3s_cannot_open_are_named() -> None:
+    nodes = [node(name, kubelet="v1.34.1+k3s1") for name in ("a", "b")]
+    on_a, on_b, ours = balancer("traefik", "a"), balancer("traefik", "b"), balancer("istio-ingressgateway", "a")
+    (finding,) = found(check.ports, Cluster(objects=[*nodes, on_a, on_b, ours]))
+    assert finding.level == "problem"
+    assert "port 80 of istio-ingressgateway is taken on a, b by the pod kube-system/svclb-traefik-a" in finding.what
+    assert levels(found(check.ports, Cluster(objects=[*nodes, on_a, ours]))) == ["warning"]
+    assert found(check.ports, Cluster(objects=[*nodes, ours])) == []
+    # Elsewhere a Service takes no port of a node.
+    assert found(check.ports, Cluster(objects=[node("a"), on_a])) == []
+
+
+AGENT = {"k8s-app": "istio-cni-node"}
+
+
+def agents(*pods: Object) -> Cluster:
+    """Three machines, and one node that is none, with these agents on them."""
+    container = {"name": "install-cni", "image": "istio/install-cni:1.31.0"}
+    template = {"metadata": {}, "spec": {"containers": [container]}}
+    agent = made("DaemonSet", "istio-cni-node", "istio-system", spec={"template": template, "selector": {}})
+    agent["metadata"]["labels"] = AGENT
+    virtual = node("virtual", type="virtual-kubelet")
+    return Cluster(objects=[agent, *(node(name) for name in "abc"), virtual, *pods])
+
+
+def test_nodes_without_a_ready_cni_agent_are_named() -> None:
+    ready = [
+        pod(
+            f"istio-cni-node-{name}", "istio-system", AGENT, on=name, containers=[{"name": "install-cni", "image": "x"}]
+        )
+        for name in "abc"
+    ]
+    assert levels(found(check.cni_agents, agents(*ready))) == ["good"]
+    late = copy.deepcopy(ready[1])
+    late["status"]["conditions"][0]["status"] = "False"
+    on_b, on_c = found(check.cni_agents, agents(ready[0], late))
+    assert (on_b.level, on_b.what) == ("problem", "istio-cni-node is not ready on the node b")
+    assert "describe pod istio-cni-node-b" in on_b.fix
+    assert on_c.what == "istio-cni-node has no pod on the node c" and "describe daemonset" in on_c.fix
+    assert found(check.cni_agents, Cluster()) == []
+
+
+@dataclass(frozen=True)
+class Asked(Cluster):
+    """A cluster whose istiods know these proxies, or cannot be asked."""
+
+    known: dict[str, list[Object]] = field(default_factory=dict)
+
+    def run(self, *args: str, timeout: float = 60, stdin: str | None = None) -> str:
+        if args[0] != "exec":
+            return super().run(*args, timeout=timeout, stdin=stdin)
+        if args[2] not in self.known:
+            raise KubectlError("pods is forbidden")
+        return f"2026-01-01 INFO some log\n{json.dumps(self.known[args[2]])}\n"
+
+
+SIDECAR = [{"name": "istio-proxy", "image": "istio/proxyv2:1.31.0"}]
+NONCES = {f"{kind}_{what}": "1" for kind in ("listener", "route", "cluster", "endpoint") for what in ("sent", "acked")}
+
+
+def knowing(**known: list[Object]) -> Asked:
+    """Two sidecars, and these istiods."""
+    istiods = [
+        pod(name, "istio-system", {"app": "istiod"}, containers=[{"name": "discovery", "image": "x"}])
+        for name in known or ("istiod",)
+    ]
+    sidecars = [pod(name, "istio-demo", {}, containers=SIDECAR) for name in ("a", "b")]
+    return Asked(objects=[*istiods, *sidecars], known=known)
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sync, "_PAUSE", 0.0)
+
+
+A, B = {"proxy": "a.istio-demo", **NONCES}, {"proxy": "b.istio-demo", **NONCES}
+
+
+def test_proxies_that_istiod_knows_are_in_sync() -> None:
+    (finding,) = found(check.proxies, knowing(one=[A], two=[B]))
+    assert (finding.level, finding.what) == ("good", "2 proxies are in sync with istiod")
+    assert found(check.proxies, Cluster()) == []
+
+
+def test_a_proxy_that_no_istiod_knows_is_named() -> None:
+    (finding,) = found(check.proxies, knowing(one=[A], two=[]))
+    assert (finding.level, finding.what) == ("problem", "1 proxy is not connected to istiod: istio-demo/b")
+
+
+def test_a_proxy_that_did_not_take_its_configuration_is_named_with_what_envoy_says() -> None:
+    refused = {**B, "route_sent": "2", "resources": {"routes": {"lastError": "no such filter"}}}
+    (finding,) = found(check.proxies, knowing(one=[A, refused]))
+    assert finding.level == "problem"
+    assert "istio-demo/b has not taken istiod's latest route. Envoy says: no such filter" in finding.what
+    (finding,) = found(check.proxies, knowing(one=[A, {**B, "cluster_sent": "2"}]))
+    assert "latest cluster." in finding.what and "delete pod b" in finding.fix
+    # What a former connection has not taken is of no interest.
+    assert levels(found(check.proxies, knowing(one=[A, refused], two=[B]))) == ["good"]
+
+
+def test_an_istiod_that_cannot_be_asked_is_a_warning() -> None:
+    (finding,) = found(check.proxies, knowing())
+    assert finding.level == "warning" and "pods is forbidden" in finding.what and "pods/exec" in finding.fix

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
+from typing import cast
 
 from rich.console import Console
 from rich.table import Table
 
 import localcluster
+from bench import upgrade
 from bench.measure import Comparison, in_turn
 from bench.peers import (
     Applied,
@@ -39,6 +41,7 @@ PARTS = {
     "b": "a change of weights",
     "c": "a preview of no change",
     "d": "the manifests, without a cluster",
+    "e": "an upgrade in place",
 }
 
 
@@ -46,7 +49,7 @@ PARTS = {
 class Bench:
     """The parts of the benchmark, on a cluster that is empty at first."""
 
-    cluster: localcluster.Cluster
+    cluster: localcluster.EmbeddedCluster
     folder: Path
 
     def run(self, parts: str, runs: int) -> Iterator[Comparison]:
@@ -58,10 +61,15 @@ class Bench:
         }
         ours = Program(Stack(INSTANCE, self.folder / "ours", environment), kubectl, config)
         ours.begin()
-        if "a" in parts:
+        if set("ae") & set(parts):
             require_empty(kubectl)
-            yield from _from_nothing(ours, Istioctl(environment, kubectl, ours.manifests()), runs)
-        if parts == "a":
+            istioctl = Istioctl(environment, kubectl, ours.manifests())
+            if "a" in parts:
+                yield from _from_nothing(ours, istioctl, runs)
+            if "e" in parts:
+                yield from upgrade.compared(self.cluster, ours, istioctl, self.folder / "charts", runs)
+                ours.begin()
+        if not set("bc") & set(parts):
             return
         bare = Program(BareStack(INSTANCE, self.folder / "bare", environment), kubectl, config)
         bare.begin()
@@ -117,14 +125,14 @@ def _render(folder: Path) -> Iterator[Comparison]:
 
 
 @contextmanager
-def _cluster() -> Iterator[localcluster.Cluster]:
+def _cluster() -> Iterator[localcluster.EmbeddedCluster]:
     """A fresh one, which is taken down however this ends."""
     embedded = localcluster.Choice.EMBEDDED
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with build.locked("benchmark"):  # a second run waits, or each would take the other's cluster down
         localcluster.down(INSTANCE, embedded)
         try:
-            yield localcluster.up(INSTANCE, embedded)
+            yield cast(localcluster.EmbeddedCluster, localcluster.up(INSTANCE, embedded))
         finally:
             localcluster.down(INSTANCE, embedded)
 
@@ -149,7 +157,9 @@ def _say(text: str) -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--runs", type=int, default=3, metavar="N", help="how many turns part a gets (default: 3)")
+    parser.add_argument(
+        "--runs", type=int, default=3, metavar="N", help="how many turns the parts a and e get (default: 3)"
+    )
     listed = "; ".join(f"{part}: {text}" for part, text in PARTS.items())
     parser.add_argument("--only", choices=PARTS, help=f"one part alone ({listed})")
     options = parser.parse_args()
@@ -166,7 +176,7 @@ def main() -> int:
             rows: list[Comparison] = []
             if parts != "d":
                 with _cluster() as cluster:
-                    if "a" in parts:
+                    if set("ae") & set(parts):
                         build.build(["tools"])
                     rows += Bench(cluster, Path(folder)).run(parts, options.runs)
             if "d" in parts:

@@ -114,8 +114,16 @@ class Istioctl:
         require_empty(self.kubectl)
         return took
 
-    def _install(self) -> None:
-        self._istioctl("install", "--skip-confirmation", f"--filename={BENCH / 'istio.yaml'}")
+    def install_version(self, version: str) -> None:
+        """With images of another version."""
+        self._install(f"--set=tag={version}")
+
+    def upgrade(self) -> None:
+        """The mesh itself; gateways and pods keep the proxies that they have."""
+        self._istioctl("upgrade", "--skip-confirmation", f"--filename={BENCH / 'istio.yaml'}")
+
+    def _install(self, *options: str) -> None:
+        self._istioctl("install", "--skip-confirmation", f"--filename={BENCH / 'istio.yaml'}", *options)
         self.kubectl.run("apply", "--filename=-", stdin=yaml.safe_dump_all(self.manifests))
         self.kubectl.run("rollout", "status", "deployments", f"--namespace={NAMESPACE}", timeout=300)
 

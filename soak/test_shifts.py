@@ -2,44 +2,112 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import os
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
-from harness.stack import Stack
-from harness.traffic import ask, wait_until_enforced
+from config import merged
+from harness.stack import PulumiError, Stack
+from harness.traffic import ask, enforced_weights, wait_until_enforced
 from mesh.kubectl import Kubectl
-from tests.e2e.test_traffic import FAULTY, GATED, HALF, NAMESPACE, SLOW, START, assert_agree, serving
+from mesh.traffic.statistics import lower_bound
+from tests.e2e.binomial import FALSE_ALARM
+from tests.e2e.test_traffic import FAULTY, NAMESPACE, SERVER, SLOW, assert_agree
 
-TRIES = range(20)
-SHIFTS, AT_ONCE = 20, 400
+TRIES = range(int(os.environ.get("SOAK_TRIES", "20")))
+SHIFTS, REQUESTS, AT_ONCE = 20, 20_000, 100
+
+# 1,500 requests give the new version about 375 at the first step, of 299 that the gate needs.
+GATED = ("--steps=50,100", "--interval=1s", "--probe=1500", "--json")
+FIRST_STEP = 25
+
+# Goes down after 150 requests; the kubelet starts it again.
+CRASH = """
+printf 'server {{ listen 80; access_log /tmp/requests; location / {{ echo "this is bill-service-{version}"; }} }}' \
+  > /etc/nginx/sites-enabled/default
+: > /tmp/requests
+nginx -g 'daemon off;' &
+tail --follow --lines=+1 /tmp/requests | head --lines=150 > /dev/null
+exit 1
+"""
+GOOD = 'echo "this is bill-service-good";'
 
 Record = Callable[[str, object], None]
+Config = dict[str, Any]
+
+
+def server(version: str, bad: str, script: str = SERVER) -> dict[str, Any]:
+    return {"command": ["sh", "-c", script.format(version=version, bad=bad)]}
+
+
+VERSIONS: Mapping[str, Mapping[str, Any]] = {
+    "v1": server("v1", GOOD),
+    "healthy": server("healthy", GOOD),
+    "faulty": server("faulty", FAULTY),
+    "slow": server("slow", SLOW),
+    # The shell does not pass on the signal to end.
+    "crashing": {**server("crashing", "", CRASH), "podTemplate": {"spec": {"terminationGracePeriodSeconds": 1}}},
+}
+BROKEN: Mapping[str, Mapping[str, Any]] = {
+    "never ready": {**server("broken", GOOD), "readinessProbe": {"exec": {"command": ["false"]}}},
+    "crashing at start": {"command": ["sh", "-c", "exit 1"]},
+}
+ALL_V1 = dict.fromkeys(VERSIONS, 0) | {"v1": 100}
+
+
+def serving(config: Config, versions: Mapping[str, Mapping[str, Any]], weights: Mapping[str, int]) -> Config:
+    """Nothing but istiod and the node agent is needed for these versions of bill-service."""
+    changed = merged(config, {"mesh": {"ingress": False, "egress": False}})
+    gone = dict.fromkeys({"v1", "v2"} - set(versions))
+    changed["services"]["bill-service"]["versions"] = {**gone, **versions}
+    changed["routing"] = {"bill-service": {"weights": dict(weights)}}
+    return changed
+
+
+def renew(kubectl: Kubectl, version: str) -> None:
+    """A pod that has not gone down yet, in place of one that has to wait longer each time."""
+    where = f"--namespace={NAMESPACE}"
+    kubectl.run("delete", "pods", f"--selector=service=bill-service,version={version}", "--grace-period=1", where)
+    kubectl.run("rollout", "status", f"deployment/bill-service-{version}", where, timeout=60)
 
 
 @pytest.fixture(scope="module")
-def config(config: dict[str, Any]) -> dict[str, Any]:
-    return {**config, "mesh": {**config["mesh"], "ingress": False, "egress": False}}
+def side_by_side(stack: Stack, config: Config) -> Stack:
+    """All versions of a service, good and bad, and v1 has all requests."""
+    stack.configure(serving(config, VERSIONS, ALL_V1))
+    stack.up()
+    return stack
 
 
 def test_no_request_fails_in_a_series_of_shifts(
-    stack: Stack, config: dict[str, Any], kubectl: Kubectl, record_property: Record
+    stack: Stack, config: Config, kubectl: Kubectl, record_property: Record
 ) -> None:
-    stack.configure(config)
+    """20 of them; then a version is added, shifted to and rolled back by the gate, as it is slow, and removed."""
+    two = {"v1": VERSIONS["v1"], "healthy": VERSIONS["healthy"]}
+    stack.configure(serving(config, two, {"v1": 90, "healthy": 10}))
     stack.up()
-    wait_until_enforced(kubectl, NAMESPACE, START)
+    wait_until_enforced(kubectl, NAMESPACE, {"v1": 90, "healthy": 10})
 
-    def shifts() -> None:
+    def changes() -> None:
         for number in range(SHIFTS):
-            done = stack.mesh("shift", "bill-service", f"v2={(10, 50, 90)[(number + 1) % 3]}", "--now")
+            weight = (10, 50, 90)[(number + 1) % 3]
+            done = stack.mesh("shift", "bill-service", f"healthy={weight}", "--now")
             assert done.returncode == 0, done.stdout + done.stderr
+        stack.configure(serving(config, {**two, "slow": VERSIONS["slow"]}, {"v1": 50, "healthy": 50}))
+        stack.up()
+        back = stack.mesh("shift", "bill-service", "slow=50", *GATED)
+        assert back.returncode == 1 and json.loads(back.stdout)["outcome"] == "rolled_back", back.stdout + back.stderr
+        stack.configure(serving(config, two, {"v1": 50, "healthy": 50}))
+        stack.up()
 
     requests = failed = 0
     with ThreadPoolExecutor() as pool:
-        series = pool.submit(shifts)
-        while not series.done() or requests < 20_000:
+        series = pool.submit(changes)
+        while not series.done() or requests < REQUESTS:
             answers = ask(kubectl, NAMESPACE, AT_ONCE)
             requests, failed = requests + answers.requests, failed + answers.failed
         series.result()
@@ -49,21 +117,50 @@ def test_no_request_fails_in_a_series_of_shifts(
 
 
 @pytest.mark.parametrize("number", TRIES)
-@pytest.mark.parametrize("bad", [FAULTY, SLOW], ids=["faulty", "slow"])
-def test_bad_versions(stack: Stack, config: dict[str, Any], kubectl: Kubectl, bad: str, number: int) -> None:
-    if number == 0:
-        stack.configure(serving(config, bad))
-        stack.up()
-    back = stack.mesh("shift", "bill-service", *GATED)
-    assert back.returncode == 1, back.stdout + back.stderr
-    assert_agree(stack, kubectl, START)
+@pytest.mark.parametrize("version", ["faulty", "slow", "crashing"])
+def test_bad_versions(
+    side_by_side: Stack, kubectl: Kubectl, record_property: Record, version: str, number: int
+) -> None:
+    del number
+    if version == "crashing":
+        renew(kubectl, version)
+    done = side_by_side.mesh("shift", "bill-service", f"{version}=50", *GATED)
+    assert done.returncode == 1, done.stdout + done.stderr
+    shift = json.loads(done.stdout)
+    (step,) = shift["steps"]
+    exposed, requests = step["requests"].get(version, 0), sum(step["requests"].values())
+    record_property("requests", requests)
+    record_property("of them to the bad version", exposed)
+    assert shift["outcome"] == "rolled_back" and step["weights"][version] == FIRST_STEP
+    assert lower_bound(exposed, requests, 1 - FALSE_ALARM) <= FIRST_STEP / 100, step
+    assert_agree(side_by_side, kubectl, ALL_V1)
 
 
 @pytest.mark.parametrize("number", TRIES)
-def test_healthy_versions(stack: Stack, config: dict[str, Any], kubectl: Kubectl, number: int) -> None:
+def test_healthy_versions(side_by_side: Stack, kubectl: Kubectl, record_property: Record, number: int) -> None:
     del number
-    stack.configure(serving(config, "echo good;"))
-    stack.up()
-    promoted = stack.mesh("shift", "bill-service", *GATED)
-    assert promoted.returncode == 0, promoted.stdout + promoted.stderr
-    assert_agree(stack, kubectl, HALF)
+    done = side_by_side.mesh("shift", "bill-service", "healthy=50", *GATED)
+    assert done.returncode == 0, done.stdout + done.stderr
+    record_property("requests", sum(sum(step["requests"].values()) for step in json.loads(done.stdout)["steps"]))
+    assert_agree(side_by_side, kubectl, ALL_V1 | {"v1": 50, "healthy": 50})
+    again = side_by_side.mesh("shift", "bill-service", "v1=100", "--now")
+    assert again.returncode == 0, again.stdout + again.stderr
+
+
+@pytest.mark.parametrize("number", TRIES)
+@pytest.mark.parametrize("kind", BROKEN)
+def test_versions_that_never_start(
+    side_by_side: Stack, config: Config, kubectl: Kubectl, record_property: Record, kind: str, number: int
+) -> None:
+    """The first request to them would fail: the shift is refused before there is any."""
+    if number == 0:
+        versions = {"v1": VERSIONS["v1"], "broken": BROKEN[kind]}
+        changed = serving(config, versions, {"v1": 100})
+        changed["services"]["bill-service"]["timeout"] = "20s"
+        side_by_side.configure(changed)
+        with pytest.raises(PulumiError, match="broken"):
+            side_by_side.up()
+    done = side_by_side.mesh("shift", "bill-service", "broken=50", *GATED)
+    assert done.returncode == 1 and "no ready pod" in done.stderr, done.stdout + done.stderr
+    record_property("of them to the bad version", 0)
+    assert enforced_weights(kubectl, NAMESPACE) == {"v1": 100}

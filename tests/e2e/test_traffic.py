@@ -23,7 +23,7 @@ GATED = ("v2=50", "--steps=50,100", "--interval=1s", "--probe=1500")
 
 # One request of twenty has the share `bad`.
 SERVER = """
-printf '%s' 'split_clients "$request_id" $share {{ 5%% bad; * good; }}
+printf '%s' 'split_clients "$request_id" $share {{ 5% bad; * good; }}
 server {{
   listen 80;
   location / {{ if ($share = bad) {{ rewrite ^ /bad last; }} echo "this is bill-service-{version}"; }}
@@ -31,13 +31,13 @@ server {{
 }}' > /etc/nginx/sites-enabled/default
 exec nginx -g 'daemon off;'
 """
-FAULTY, SLOW = "return 500;", "echo_sleep 0.3; echo slow;"
+FAULTY, SLOW = "return 500;", 'echo_sleep 0.3; echo "this is bill-service-slow";'
 
 
 def serving(config: dict[str, Any], bad: str) -> dict[str, Any]:
     """The stack's configuration with a v2 that does `bad` once in twenty requests."""
     changed = copy.deepcopy(config)
-    command = ["sh", "-c", SERVER.format(version="v2", bad=bad).replace("%%", "%")]
+    command = ["sh", "-c", SERVER.format(version="v2", bad=bad)]
     changed["services"]["bill-service"].setdefault("versions", {})["v2"] = {"command": command}
     # Two busy cores are no reason to call a version slow.
     changed["routing"]["bill-service"]["shift"] = {"gate": {"baseline": {"p99": 5}}}

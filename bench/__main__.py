@@ -18,7 +18,8 @@ from rich.console import Console
 from rich.table import Table
 
 import localcluster
-from bench import upgrade
+from bench import enforced, upgrade
+from bench.enforced import Share
 from bench.measure import Comparison, in_turn
 from bench.peers import (
     Applied,
@@ -42,6 +43,7 @@ PARTS = {
     "c": "a preview of no change",
     "d": "the manifests, without a cluster",
     "e": "an upgrade in place",
+    "f": "from the command to every proxy that has new weights, and the share of each part",
 }
 
 
@@ -52,7 +54,7 @@ class Bench:
     cluster: localcluster.EmbeddedCluster
     folder: Path
 
-    def run(self, parts: str, runs: int) -> Iterator[Comparison]:
+    def run(self, parts: str, runs: int) -> Iterator[Comparison | Share]:
         kubectl = Kubectl(self.cluster.context, str(self.cluster.kubeconfig))
         environment = self.cluster.environment
         config = {
@@ -69,7 +71,7 @@ class Bench:
             if "e" in parts:
                 yield from upgrade.compared(self.cluster, ours, istioctl, self.folder / "charts", runs)
                 ours.begin()
-        if not set("bc") & set(parts):
+        if not set("bcf") & set(parts):
             return
         bare = Program(BareStack(INSTANCE, self.folder / "bare", environment), kubectl, config)
         bare.begin()
@@ -80,6 +82,8 @@ class Bench:
             yield from _shift(ours, bare, Applied(kubectl))
         if "c" in parts:
             yield from _preview(ours, bare)
+        if "f" in parts:
+            yield from enforced.comparisons(ours, bare, Applied(kubectl))
 
 
 def _from_nothing(ours: Program, peer: Istioctl, runs: int) -> Iterator[Comparison]:
@@ -147,6 +151,15 @@ def _table(rows: Sequence[Comparison]) -> Table:
     return table
 
 
+def _shares(rows: Sequence[Share]) -> Table:
+    table = Table(title="\nSeconds of one pulumi up by its log, median", title_justify="left", box=None)
+    for heading in ("the share of each part", "ours", "bare"):
+        table.add_column(heading, justify="left" if heading not in ("ours", "bare") else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(row.part, f"{median(row.ours):.2f}", f"{median(row.bare):.2f}")
+    return table
+
+
 def _quoted(times: Sequence[float]) -> str:
     return f"{median(times):.2f} ({min(times):.2f}–{max(times):.2f})"
 
@@ -173,7 +186,7 @@ def main() -> int:
     parts = options.only or "".join(PARTS)
     try:
         with TemporaryDirectory() as folder:
-            rows: list[Comparison] = []
+            rows: list[Comparison | Share] = []
             if parts != "d":
                 with _cluster() as cluster:
                     if set("ae") & set(parts):
@@ -185,7 +198,11 @@ def main() -> int:
     except (localcluster.ClusterError, PulumiError, KubectlError, PeerError, TimeoutError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
-    Console(highlight=False, width=120).print(_table(rows))
+    console = Console(highlight=False, width=120)
+    if compared := [row for row in rows if isinstance(row, Comparison)]:
+        console.print(_table(compared))
+    if shares := [row for row in rows if isinstance(row, Share)]:
+        console.print(_shares(shares))
     return 0
 
 

@@ -163,7 +163,7 @@ class Applied:
             "apiVersion": names.ROUTING_API,
             "kind": "VirtualService",
             "metadata": {"name": "applied", "namespace": NAMESPACE},
-            "spec": {"hosts": ["applied"], "http": [{"route": route}]},
+            "spec": {"hosts": ["applied"], "http": [{"name": "applied", "route": route}]},
         }
         return seconds(lambda: self.kubectl.run("apply", "--filename=-", stdin=json.dumps(rule)))
 

@@ -14,10 +14,11 @@ CustomResource(
         "hosts": ["bare"],
         "http": [
             {
+                "name": "bare",
                 "route": [
                     {"destination": {"host": "bill-service", "subset": version}, "weight": weight}
                     for version, weight in weights.items()
-                ]
+                ],
             }
         ],
     },

@@ -273,7 +273,7 @@ def cni_agents(situation: Situation) -> Iterator[Finding]:
     https://istio.io/latest/docs/setup/additional-setup/cni/#race-condition--mitigation
     """
     agent = situation.versions.cni
-    if agent is None or not situation.config.mesh.cni:
+    if agent is None or not situation.config.mesh.on or not situation.config.mesh.cni:
         return
     where = f"--namespace={agent.namespace}"
     pods = {

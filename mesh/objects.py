@@ -50,7 +50,6 @@ def live(kubectl: Kubectl, wanted: Iterable[Object]) -> dict[Identity, dict[str,
     """Those of `wanted` that are there, each in the API version in which it is wanted, with their managed fields."""
     wanted = list(wanted)
     while wanted:
-        named = [_named(item) for item in wanted]
         try:
             printed = kubectl.run(
                 "get",
@@ -58,7 +57,7 @@ def live(kubectl: Kubectl, wanted: Iterable[Object]) -> dict[Identity, dict[str,
                 "--output=json",
                 "--ignore-not-found",
                 "--show-managed-fields",
-                stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": named}),
+                stdin=listed(wanted),
             )
         except KubectlError as error:
             unknown = {(version, kind) for kind, version in _NO_SUCH_KIND.findall(str(error))}
@@ -69,6 +68,11 @@ def live(kubectl: Kubectl, wanted: Iterable[Object]) -> dict[Identity, dict[str,
             answer = json.loads(printed or "{}")
             return {identity(item): item for item in answer.get("items", [answer] if answer else [])}
     return {}
+
+
+def listed(items: Iterable[Object]) -> str:
+    """Their names alone, as kubectl's `--filename=-` takes them."""
+    return json.dumps({"apiVersion": "v1", "kind": "List", "items": [_named(item) for item in items]})
 
 
 def _named(item: Object) -> dict[str, Any]:

@@ -77,17 +77,19 @@ def check(config: StackConfig, owner: str) -> bool:
             "     fix: make it, or set namespace.create to true to let this stack make it"
         )
     if foreign:
-        raise _refusal("the cluster has objects in the way that this stack does not own", foreign)
+        raise _refusal(
+            "the cluster has objects in the way that this stack does not own", foreign, "to take them over: mesh adopt"
+        )
     if refused:
         raise _refusal("the mesh cannot become what the configuration says", refused)
-    if reselected := sorted(_reselected(config, found)):
-        raise _refusal("Kubernetes can change no workload's selector, only replace it with all its pods", reselected)
+    if changed := sorted(reselected(config, found)):
+        raise _refusal("Kubernetes can change no workload's selector, only replace it with all its pods", changed)
     return bool(mesh_pods.result())
 
 
-def _refusal(what: str, lines: list[str]) -> pulumi.RunError:
+def _refusal(what: str, lines: list[str], last: str = "") -> pulumi.RunError:
     listed = "\n".join(f"  {number}. {line}" for number, line in enumerate(lines, 1))
-    return pulumi.RunError(f"{what}; nothing was changed\n\n{listed}")
+    return pulumi.RunError(f"{what}; nothing was changed\n\n{listed}" + (f"\n\n{last}" if last else ""))
 
 
 @contextmanager
@@ -206,7 +208,7 @@ def _rivals(config: StackConfig, found: Found, made: set[tuple[str, str]], owner
                 )
 
 
-def _reselected(config: StackConfig, found: Found) -> Iterator[str]:
+def reselected(config: StackConfig, found: Found) -> Iterator[str]:
     """Versions whose pods would all go before new ones come, because their Deployment gets another selector."""
     for name, service in config.services.items():
         for version in service.versions if service.workload != "existing" else ():

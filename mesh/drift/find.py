@@ -127,7 +127,7 @@ def _expected(recording: Recording, applied: Applied) -> Iterator[Expected]:
         if entry is None or not _is_object(resource.type):
             continue
         before = _applied_body(entry)
-        body = _with_secrets(_declared_body(resource), before)
+        body = _with_secrets(declared_body(resource), before)
         yield Expected(
             body,
             before,
@@ -172,7 +172,7 @@ def _is_pending(expected: Expected, difference: Difference, writer: Writer | Non
 def _pending(recording: Recording, applied: Applied) -> Iterator[Pending]:
     for resource in recording:
         if _is_object(resource.type):
-            body, entry = _declared_body(resource), applied.state.get(resource.urn)
+            body, entry = declared_body(resource), applied.state.get(resource.urn)
             if entry is None:
                 yield Pending(identity(body), "create")
                 continue
@@ -188,7 +188,8 @@ def _is_object(kind: str) -> bool:
     return kind.startswith("kubernetes:")
 
 
-def _declared_body(resource: Resource) -> Object:
+def declared_body(resource: Resource) -> Object:
+    """A resource of Kubernetes as an object, as the provider gets it."""
     inputs = _without_nulls(plain(resource.inputs))
     return _release_inputs(inputs) if resource.kind == RELEASE else inputs
 

@@ -11,7 +11,7 @@ from mesh.kubectl import Kubectl, KubectlError
 
 Object = dict[str, Any]
 
-_SHORT = {"crd": "customresourcedefinitions", "configmap": "configmaps"}
+_SHORT = {"crd": "customresourcedefinitions", "configmap": "configmaps", "secret": "secrets"}
 
 
 def made(kind: str, name: str, namespace: str = "", annotations: dict[str, str] | None = None, **fields: Any) -> Object:
@@ -30,10 +30,13 @@ def crd(plural: str, group: str) -> Object:
 
 @dataclass(frozen=True)
 class FakeKubectl(Kubectl):
-    """Answers the `get` and `delete` that the program uses, and fails with `error` if that is set."""
+    """Answers what the program asks and sends, and fails with `error` if that is set; after `patience` changes it
+    fails, too, as if the program had been killed there. Of selectors it knows those for a label with any value."""
 
     objects: list[Object] = field(default_factory=list)
     calls: list[tuple[str, ...]] = field(default_factory=list)
+    changes: list[tuple[str, ...]] = field(default_factory=list)
+    patience: int | None = None
     error: str = ""
 
     def run(self, *args: str, timeout: float = 60, stdin: str | None = None) -> str:
@@ -41,9 +44,14 @@ class FakeKubectl(Kubectl):
         self.calls.append(args)
         if self.error:
             raise KubectlError(self.error)
+        if args[0] != "get":
+            if self.patience is not None and len(self.changes) >= self.patience:
+                raise KubectlError("killed")
+            self.changes.append(args)
         if stdin is not None:
-            assert args[:2] == ("get", "--filename=-")
-            return self._named(json.loads(stdin)["items"])
+            named = json.loads(stdin)["items"]
+            assert args[1] == "--filename=-"
+            return self._named(named) if args[0] == "get" else self._change(args, named)
         verb, *words = [arg for arg in args if not arg.startswith("--")]
         if verb == "get":
             return self._get(words[0].split(","), args)
@@ -64,6 +72,7 @@ class FakeKubectl(Kubectl):
             for item in self.objects
             if any(_is(item, kind) for kind in kinds)
             and (item["metadata"].get("namespace", namespace) == namespace or "--all-namespaces" in args)
+            and _has_labels(item, args)
         ]
         if not items and "--ignore-not-found" in args:
             return ""
@@ -86,6 +95,23 @@ class FakeKubectl(Kubectl):
         ]
         return json.dumps(found[0] if len(wanted) == 1 else {"kind": "List", "items": found}) if found else ""
 
+    def _change(self, args: tuple[str, ...], named: list[Object]) -> str:
+        names = {(item["kind"], item["metadata"].get("namespace", ""), item["metadata"]["name"]) for item in named}
+        for item in self.objects:
+            metadata = item["metadata"]
+            if (item["kind"], metadata.get("namespace", ""), metadata["name"]) not in names:
+                continue
+            if args[0] == "patch":
+                patch = next(arg for arg in args if arg.startswith("--patch=")).removeprefix("--patch=")
+                given = json.loads(patch)["metadata"]
+                metadata["managedFields"] = given["managedFields"]
+                marks = given["annotations"]
+            else:
+                marks = dict(arg.split("=", 1) for arg in args[1:] if not arg.startswith("--"))
+            part = "labels" if args[0] == "label" else "annotations"
+            metadata[part] = {**metadata.get(part, {}), **marks}
+        return ""
+
     def _delete(self, kind: str, names: list[str], namespace: str) -> str:
         for name in names:
             for item in [i for i in self.objects if _is(i, kind) and i["metadata"]["name"] == name]:
@@ -103,6 +129,11 @@ def _is(item: Object, kind: str) -> bool:
     """Whether `item` is one of `kind`: `services`, `deployments.apps`, `crd`, …"""
     plural = kind.split(".")[0]
     return bool(re.sub("rys$", "ries", f"{item['kind'].lower()}s") == _SHORT.get(plural, plural))
+
+
+def _has_labels(item: Object, args: tuple[str, ...]) -> bool:
+    wanted = [arg.removeprefix("--selector=") for arg in args if arg.startswith("--selector=") and arg.count("=") == 1]
+    return all(label in item["metadata"].get("labels", {}) for label in wanted if label)
 
 
 def _namespace(args: tuple[str, ...]) -> str:

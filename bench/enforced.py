@@ -107,14 +107,16 @@ def enforced_at(kubectl: Kubectl, route: str, weights: Mapping[str, int]) -> flo
 
 
 def _taken_over(proxy: Proxy, route: str, weights: Mapping[str, int]) -> float | None:
-    """The `last_updated` of the proxy's route; None while it has other weights."""
-    if proxy.splits("bill-service", NAMESPACE, route) != [dict(weights)]:
+    """The `last_updated` of the proxy's routes, of the last one of its ports; None while it has other weights."""
+    splits = proxy.splits("bill-service", NAMESPACE, route)
+    if not splits or any(split != weights for split in splits):
         return None
-    for entry in proxy.config("dynamic_route_configs"):
-        hosts = entry["route_config"].get("virtual_hosts", [])
-        if any(rule.get("name") == route for host in hosts for rule in host.get("routes", [])):
-            return datetime.fromisoformat(entry["last_updated"]).timestamp()
-    return None
+    return max(
+        datetime.fromisoformat(entry["last_updated"]).timestamp()
+        for entry in proxy.config("dynamic_route_configs")
+        for host in entry["route_config"].get("virtual_hosts", [])
+        if any(rule.get("name") == route for rule in host.get("routes", []))
+    )
 
 
 def _shifted(ours: Program, weights: Mapping[str, int]) -> None:

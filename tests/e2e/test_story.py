@@ -94,6 +94,11 @@ def test_workloads_without_the_mesh_are_balanced_evenly(stack: Stack, config: Co
     wait_until_answering(kubectl, NAMESPACE, {"v1", "v2"})
     assert_split(ask(kubectl, NAMESPACE, REQUESTS), 0.5)
     assert stack.outputs()["weights"] == {}
+    verified = stack.mesh("verify", "bill-service", "-n", str(REQUESTS), "--json")
+    found = json.loads(verified.stdout)
+    counts = {version: entry["requests"] for version, entry in found["versions"].items()}
+    assert found["failed"] == 0 and "kube-proxy" in found["balancedBy"], verified.stdout + verified.stderr
+    assert sum(counts.values()) == REQUESTS and is_plausible(counts["v1"], REQUESTS, 0.5)
 
 
 def test_kube_proxy_gives_each_version_half(cluster: EmbeddedCluster, stack: Stack) -> None:

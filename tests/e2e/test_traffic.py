@@ -136,6 +136,24 @@ def test_impossible_shifts_change_nothing(stack: Stack, kubectl: Kubectl) -> Non
     assert_agree(stack, kubectl, HALF)
 
 
+def test_a_protected_stack_takes_a_pull_request_or_a_clean_checkout(stack: Stack, kubectl: Kubectl) -> None:
+    text = stack.file.read_text()
+    document = yaml.safe_load(text)
+    document["config"]["istio-governance:protect"] = True
+    stack.file.write_text(yaml.safe_dump(document))
+    try:
+        for args, says in (([], "add --yes, or --pr"), (["--yes"], "this checkout will not do")):
+            refused = stack.mesh("shift", "bill-service", "v2=20", "--now", *args)
+            assert refused.returncode == 2 and says in refused.stderr, refused.stdout + refused.stderr
+        printed = stack.mesh("shift", "bill-service", "v2=20", "--pr")
+        assert printed.returncode == 0, printed.stderr
+        assert "git switch --create shift-bill-service-v1-80-v2-20" in printed.stdout
+        assert "routing.bill-service.weights.v2=20" in printed.stdout
+    finally:
+        stack.file.write_text(text)
+    assert_agree(stack, kubectl, HALF)
+
+
 def test_without_requests_a_gate_holds(stack: Stack, config: dict[str, Any], kubectl: Kubectl) -> None:
     stack.configure(serving(config, "echo good;"))
     stack.up()

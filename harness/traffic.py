@@ -63,6 +63,12 @@ class Load:
         self._done.set()
         self._thread.join()
 
+    def wait_for(self, requests: int, seconds: float = 120) -> None:
+        """Waits until so many have been sent, or the time is over."""
+        end = time.monotonic() + seconds
+        while self.requests < requests and time.monotonic() < end:
+            time.sleep(0.2)
+
     def _run(self) -> None:
         while not self._done.is_set():
             pod = self._pod()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import copy
+import hashlib
 import json
 import re
+import subprocess
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,6 +27,7 @@ NAMESPACE = "istio-demo"
 OUTSIDE = "outside"
 IMAGE = "localhost/istio-governance/nginx:debian-12"
 BILL = "http://bill-service:9999"
+SECURE = "sessions.example.com"
 SESSION = f"http://session-service.{NAMESPACE}:80"
 
 Config = dict[str, Any]
@@ -66,6 +71,19 @@ STAND_IN = {
 }
 
 
+def bill(version: str) -> dict[str, Any]:
+    page = f"echo 'this is bill-service-{version}' > /usr/share/nginx/html/index.html; exec nginx -g 'daemon off;'"
+    return {"command": ["sh", "-c", page]}
+
+
+# The proxies see nothing but bytes on this port.
+LEDGER_SERVICE = {
+    "ports": {"tcp": {"port": 9000, "targetPort": 80}},
+    "template": {"image": IMAGE},
+    "versions": {"v1": bill("v1"), "v2": bill("v2")},
+}
+
+
 def match(name: str, **fields: Any) -> dict[str, Any]:
     return {"name": name, "headers": {"x-test": {"exact": name}}, **fields}
 
@@ -90,9 +108,11 @@ ROUTING = {
         "weights": {"v1": 100},
         "sticky": {"cookie": {"name": "SESSION", "ttl": "1h"}},
         "mtls": "STRICT",
+        "expose": {"hosts": [SECURE], "tlsSecret": "sessions"},
         "outlierDetection": {"consecutive5xxErrors": 7, "baseEjectionTime": "42s"},
         "connectionPool": {"tcp": {"maxConnections": 123}, "http": {"http1MaxPendingRequests": 45}},
     },
+    "ledger-service": {"weights": {"v1": 30, "v2": 70}},
 }
 
 
@@ -157,7 +177,7 @@ def outside(kubectl: Kubectl, cluster: object) -> Iterator[str]:
 def complete(config: Config, outside: str) -> Config:
     """One configuration with every feature."""
     changes = {
-        "services": {"session-service": SESSION_SERVICE},
+        "services": {"session-service": SESSION_SERVICE, "ledger-service": LEDGER_SERVICE},
         "routing": ROUTING,
         "egress": {"api.example.com": {"protocol": "HTTP", "addresses": [outside]}},
     }
@@ -272,6 +292,36 @@ def test_requests_from_outside_follow_the_same_weights(caller: Proxy, kubectl: K
     assert [a.status for a in get(kubectl, "--header", "Host: other.example.com", f"{gateway}/", **stranger)] == ["404"]
 
 
+def test_the_ingress_gateway_ends_tls(caller: Proxy, kubectl: Kubectl, tmp_path: Path) -> None:
+    del caller
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    made = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days=2"]
+    made += ["-subj", f"/CN={SECURE}", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(made, check=True, capture_output=True)
+    public = ["openssl", "pkey", "-in", str(key), "-pubout", "-outform", "DER"]
+    digest = hashlib.sha256(subprocess.run(public, check=True, capture_output=True).stdout).digest()
+    gateway = "istio-ingressgateway.istio-system"
+    stranger = {"namespace": OUTSIDE, "pods": OUTSIDE, "container": OUTSIDE}
+    # curl ends a connection to a server that has another key.
+    pinned = ["--insecure", "--pinnedpubkey", f"sha256//{base64.b64encode(digest).decode()}", "--retry", "5"]
+    pinned += ["--retry-all-errors", "--connect-to", f"{SECURE}:443:{gateway}:443"]
+    where = "--namespace=istio-system"
+    kubectl.run("create", "secret", "tls", "sessions", where, f"--key={key}", f"--cert={certificate}")
+    try:
+        assert versions(get(kubectl, *pinned, f"https://{SECURE}/", **stranger))
+        plain = get(kubectl, "--header", f"Host: {SECURE}", f"http://{gateway}/", **stranger)
+        assert [answer.status for answer in plain] == ["301"]
+    finally:
+        kubectl.run("delete", "secret", "sessions", where)
+
+
+def test_connections_are_split_where_the_proxies_see_no_requests(caller: Proxy, kubectl: Kubectl) -> None:
+    del caller
+    answers = get(kubectl, "--header", "Connection: close", "http://ledger-service:9000/?[1-400]")
+    assert versions(answers) == {"this is bill-service-v1", "this is bill-service-v2"} and len(answers) == 400
+    assert is_plausible(sum(a.text == "this is bill-service-v1" for a in answers), 400, 0.3)
+
+
 def test_requests_to_an_outside_host_leave_by_the_egress_gateway(caller: Proxy, kubectl: Kubectl) -> None:
     """The address is of no network: only by the rules for the host can there be an answer."""
     del caller
@@ -291,11 +341,6 @@ def test_a_second_up_and_a_refresh_change_nothing(caller: Proxy, stack: Stack) -
 # Changes of versions, each in one `pulumi up`, under load
 
 
-def bill(version: str) -> dict[str, Any]:
-    page = f"echo 'this is bill-service-{version}' > /usr/share/nginx/html/index.html; exec nginx -g 'daemon off;'"
-    return {"command": ["sh", "-c", page]}
-
-
 def serving(config: Config, versions: Mapping[str, Mapping[str, Any]], weights: Mapping[str, int]) -> Config:
     changed = copy.deepcopy(config)
     # null takes away what the shared defaults have.
@@ -305,6 +350,8 @@ def serving(config: Config, versions: Mapping[str, Mapping[str, Any]], weights: 
     return changed
 
 
+REQUESTS = 1000
+"""Of each change, at least."""
 V1, V2, V3, GREEN, ONE = bill("v1"), bill("v2"), bill("v3"), bill("green"), {**bill("v1b"), "versionLabel": "one"}
 CHANGES: Mapping[str, tuple[Mapping[str, Mapping[str, Any]], Mapping[str, int]]] = {
     "a version comes, with weight": ({"v1": V1, "v2": V2, "v3": V3}, {"v1": 30, "v2": 50, "v3": 20}),
@@ -315,12 +362,21 @@ CHANGES: Mapping[str, tuple[Mapping[str, Mapping[str, Any]], Mapping[str, int]]]
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_no_request_fails_when(change: str, caller: Proxy, complete: Config, stack: Stack, kubectl: Kubectl) -> None:
+def test_no_request_fails_when(
+    change: str,
+    caller: Proxy,
+    complete: Config,
+    stack: Stack,
+    kubectl: Kubectl,
+    record_property: Callable[[str, object], None],
+) -> None:
     stack.configure(serving(complete, *CHANGES[change]))
     with Load(kubectl, NAMESPACE) as load:
         stack.up()
+        load.wait_for(REQUESTS)
+    record_property("requests", load.requests)
     assert load.failures == []
-    assert load.requests > 300
+    assert load.requests >= REQUESTS
     route = caller.splits("bill-service", NAMESPACE, "bill-service-route")
     assert route and all(split == CHANGES[change][1] for split in route), route
 

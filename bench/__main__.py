@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 import localcluster
-from bench import enforced, upgrade
+from bench import enforced, nodes, upgrade
 from bench.enforced import Share
 from bench.measure import Comparison, in_turn
 from bench.peers import (
@@ -44,6 +44,7 @@ PARTS = {
     "d": "the manifests, without a cluster",
     "e": "an upgrade in place",
     "f": "from the command to every proxy that has new weights, and the share of each part",
+    "g": "the preparation of nodes that are prepared already",
 }
 
 
@@ -71,7 +72,7 @@ class Bench:
             if "e" in parts:
                 yield from upgrade.compared(self.cluster, ours, istioctl, self.folder / "charts", runs)
                 ours.begin()
-        if not set("bcf") & set(parts):
+        if not set("bcfg") & set(parts):
             return
         bare = Program(BareStack(INSTANCE, self.folder / "bare", environment), kubectl, config)
         bare.begin()
@@ -84,6 +85,8 @@ class Bench:
             yield from _preview(ours, bare)
         if "f" in parts:
             yield from enforced.comparisons(ours, bare, Applied(kubectl))
+        if "g" in parts:
+            yield from nodes.comparisons(ours, self.folder)
 
 
 def _from_nothing(ours: Program, peer: Istioctl, runs: int) -> Iterator[Comparison]:

@@ -60,7 +60,7 @@ class Program:
         self.stack.select()
 
     def install(self, _turn: int = 0) -> float:
-        took = self._up()
+        took = self.up()
         wait_until_enforced(self.kubectl, NAMESPACE, SHIFTS[1], seconds=60)
         return took
 
@@ -69,11 +69,14 @@ class Program:
         require_empty(self.kubectl)
         return took
 
-    def shift(self, turn: int) -> float:
+    def weigh(self, turn: int) -> None:
         config = copy.deepcopy(dict(self.config))
         config["routing"]["bill-service"]["weights"] = SHIFTS[turn % 2]
         self.stack.configure(config)
-        took = self._up()
+
+    def shift(self, turn: int) -> float:
+        self.weigh(turn)
+        took = self.up()
         changes = self.stack.changes()
         if set(changes) != {"same", "update"} or changes["update"] != 1:
             raise PeerError(f"a weight change should update one resource, but the changes were {changes}")
@@ -82,7 +85,7 @@ class Program:
     def preview(self, _turn: int = 0) -> float:
         return seconds(lambda: self.stack.pulumi("preview", "--expect-no-changes"))
 
-    def _up(self) -> float:
+    def up(self) -> float:
         return seconds(lambda: self.stack.pulumi("up", "--yes", "--skip-preview"))
 
     def manifests(self) -> list[dict[str, Any]]:

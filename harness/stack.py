@@ -48,6 +48,12 @@ class Stack(pulumi.Stack):
         kept = yaml.safe_load(self.file.read_text()) if self.file.exists() else {}
         self.file.write_text(yaml.safe_dump({**kept, "config": values}, sort_keys=False))
 
+    def encrypted(self, key: str, value: str) -> Any:
+        """Sets a secret as the docs say; the result is how the stack file has it, for `configure`."""
+        command = ["pulumi", "config", "set", "--secret", key, "--stack", self.name, "--non-interactive"]
+        subprocess.run(command, cwd=self.folder, env=self.variables, input=value, text=True, check=True)
+        return yaml.safe_load(self.file.read_text())["config"][NAMESPACE + key]
+
     def mesh(self, *args: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
         """`mesh` for this stack, as a user would run it in its folder."""
         return subprocess.run(

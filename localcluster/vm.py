@@ -193,13 +193,16 @@ class Vm:
             time.sleep(0.5)
         raise ClusterError(f"the machine on port {self.port} did not boot; its console is in {self.log}")
 
+    def wait_until_away(self) -> None:
+        """Until it takes no more commands, as it goes down."""
+        end = time.monotonic() + BOOT_SECONDS
+        while self._try("echo here"):
+            if time.monotonic() > end:
+                raise ClusterError(f"the machine on port {self.port} did not go down; its console is in {self.log}")
+            time.sleep(0.2)
+
     def _try(self, command: str) -> str:
         try:
             return self.ssh(command, timeout=30).stdout
         except subprocess.TimeoutExpired:
             return ""
-
-    def reboot(self) -> None:
-        before = self.boot
-        self.ssh("systemctl reboot")
-        self.wait(since=before)

@@ -6,6 +6,7 @@ The machines are no nodes of the cluster, so cordon and drain are not proved her
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -13,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 import names
 from components.nodes import SCRIPT
+from harness.kills import Moment, disturbed_at
 from harness.stack import PulumiError, Stack
 from localcluster import ClusterError, EmbeddedCluster, build, prerequisites
 from localcluster.vm import Vm
@@ -29,6 +30,8 @@ Config = dict[str, Any]
 SEVEN = {"br_netfilter", "nf_nat", "xt_REDIRECT", "xt_owner", "iptable_nat", "iptable_mangle", "iptable_filter"}
 LIST = "/etc/modules-load.d/istio-iptables.conf"
 FOREIGN = "# by hand\nloop\n"
+BOOTS = "/var/boots"
+"""A file that grows by a letter with each boot."""
 
 
 def loaded(vm: Vm) -> set[str]:
@@ -64,14 +67,15 @@ def vms(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Vm]]:
 @pytest.fixture(scope="module")
 def ready(stack: Stack, config: Config, vms: dict[str, Vm]) -> Config:
     """The stack's configuration with both machines as hosts and the key as the docs set it; the mesh is off."""
-    bare: Config = {**config, "mesh": {**config["mesh"], "mode": "off"}}
-    bare.pop("routing", None)
+    bare = without_mesh(config)
     stack.configure(bare)
-    set_key = ["pulumi", "config", "set", "--secret", "sshPrivateKey", "--stack", stack.name, "--non-interactive"]
-    subprocess.run(set_key, cwd=stack.folder, env=stack.variables, input=vms["one"].private_key, text=True, check=True)
-    stored = yaml.safe_load(stack.file.read_text())["config"]["istio-governance:sshPrivateKey"]
+    key = stack.encrypted("sshPrivateKey", vms["one"].private_key)
     hosts = {name: {"address": "127.0.0.1", "port": vm.port, "hostKey": vm.host_key()} for name, vm in vms.items()}
-    return {**bare, "nodes": {"mode": "ssh", "hosts": hosts}, "sshPrivateKey": stored}
+    return {**bare, "nodes": {"mode": "ssh", "hosts": hosts}, "sshPrivateKey": key}
+
+
+def without_mesh(config: Config, **changes: Any) -> Config:
+    return {**config, "mesh": {**config["mesh"], "mode": "off"}, "routing": {}, **changes}
 
 
 def with_nodes(config: Config, **changes: Any) -> Config:
@@ -136,11 +140,6 @@ def test_a_second_up_changes_nothing(stack: Stack, ready: Config) -> None:
     stack.pulumi("preview", "--expect-no-changes")
 
 
-def test_the_modules_are_there_after_a_reboot(vms: dict[str, Vm]) -> None:
-    vms["one"].reboot()
-    assert loaded(vms["one"]) == SEVEN
-
-
 def test_another_list_is_an_update_in_place(stack: Stack, ready: Config, vms: dict[str, Vm]) -> None:
     stack.configure(with_nodes(ready, modules=[*sorted(SEVEN), "xt_mark"]))
     changes = stack.up()
@@ -172,19 +171,34 @@ def test_a_bastion_is_the_way_to_a_host(stack: Stack, ready: Config, vms: dict[s
     stack.up()
 
 
-def test_a_reboot_happens_where_only_that_helps(stack: Stack, ready: Config, vms: dict[str, Vm]) -> None:
+def test_a_reboot_happens_where_only_that_helps_and_once_though_up_is_killed(
+    stack: Stack, ready: Config, vms: dict[str, Vm], kubectl: Kubectl
+) -> None:
     two = vms["two"]
     boots = {name: vm.boot for name, vm in vms.items()}
+    two.run(f"touch {BOOTS}; echo 'w+! {BOOTS} - - - - x' >/etc/tmpfiles.d/boots.conf")
     # Nothing is loaded any more until the next boot.
     two.run("sysctl -q kernel.modules_disabled=1")
     more = with_nodes(ready, modules=[*sorted(SEVEN), "xt_TEE"])
     stack.configure(more)
     assert "kernel.modules_disabled is 1" in failed(stack)
+
+    def kill_while_it_is_away(up: subprocess.Popen[str]) -> None:
+        two.wait_until_away()
+        up.kill()
+        up.wait()
+        stack.end_orphans()
+
     stack.configure(with_nodes(more, reboot=True))
+    disturbed_at(stack, Moment("up", "rebooting for xt_TEE"), kill_while_it_is_away)
+    two.wait(since=boots["two"])
+    # By the list alone: the command that would have looked for them is dead.
+    assert loaded(two) == SEVEN and "xt_TEE" in two.run("cat /proc/modules")
+    boots["two"] = two.boot
+    stack.recover(kubectl)
     printed = stack.pulumi("up", "--yes", "--skip-preview")
-    assert "up again with boot" in printed
-    assert two.boot != boots["two"] and vms["one"].boot == boots["one"]
-    assert "xt_TEE" in two.run("cat /proc/modules")
+    assert {name: vm.boot for name, vm in vms.items()} == boots
+    assert two.run(f"cat {BOOTS}").split() == ["x"], "it has to boot exactly once"
     assert set(stack.up()) == {"same"}
     assert_no_key(stack, printed, two.private_key)
 
@@ -230,8 +244,7 @@ def test_the_daemonset_prepares_every_node_of_the_cluster(
 ) -> None:
     """The kernel here has everything built in, and no loadable modules."""
     image = config["services"]["bill-service"]["template"]["image"]
-    nodes = {"mode": "daemonset", "image": image}
-    stack.configure({**config, "mesh": {**config["mesh"], "mode": "off"}, "routing": {}, "nodes": nodes})
+    stack.configure(without_mesh(config, nodes={"mode": "daemonset", "image": image}))
     stack.up()
     (daemonset,) = kubectl.items("daemonset", names.NODE_PREP, f"--namespace={names.NODES}")
     assert daemonset["status"]["numberReady"] == len(kubectl.items("nodes")) > 0
@@ -240,6 +253,41 @@ def test_the_daemonset_prepares_every_node_of_the_cluster(
     (missing,), unknown = missing_modules(kubectl, ["nf_nat", "no_such_module"])
     assert (missing.modules, missing.certain, unknown) == (("no_such_module",), True, [])
     assert set(stack.up()) == {"same"}
-    stack.destroy()
+
+
+@pytest.fixture
+def lists(stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder that Pulumi sees as /etc/modules-load.d, in a mount namespace of its own for each command.
+
+    So the machine's own lists stay as they are, also when the tests are killed.
+    """
+    lists, wrapper = tmp_path / "lists", tmp_path / "bin" / "pulumi"
+    lists.mkdir()
+    wrapper.parent.mkdir()
+    pulumi = shutil.which("pulumi", path=stack.variables["PATH"])
+    inside = f'mount --bind {lists} {Path(LIST).parent} && exec {pulumi} "$@"'
+    wrapper.write_text(f"#!/bin/sh\nexec unshare --mount sh -c '{inside}' pulumi \"$@\"\n")
+    wrapper.chmod(0o755)
+    path = f"{wrapper.parent}{os.pathsep}{stack.variables['PATH']}"
+    monkeypatch.setattr(stack, "environment", {**stack.environment, "PATH": path})
+    return lists
+
+
+def test_this_machine_is_prepared_instead_and_the_daemonset_goes(
+    stack: Stack, config: Config, cluster: EmbeddedCluster, kubectl: Kubectl, lists: Path
+) -> None:
+    own = sorted(Path(LIST).parent.iterdir())
+    written = lists / Path(LIST).name
+    written.write_text(FOREIGN)
+    stack.configure(without_mesh(config, nodes={"mode": "local"}))
+    stack.up()
+    assert set(written.read_text().splitlines()[1:]) == SEVEN
     assert Path(LIST).name not in cluster.execute("ls", str(Path(LIST).parent)).split()
     assert kubectl.items("namespace", names.NODES) == []
+    assert set(stack.up()) == {"same"}
+    stack.configure(without_mesh(config, nodes={"mode": "local", "modules": ["no_such_module"]}))
+    said = failed(stack)
+    assert f"kernel {os.uname().release}: these modules cannot be loaded: no_such_module" in said
+    stack.destroy()
+    assert [file.name for file in lists.iterdir()] == [written.name] and written.read_text() == FOREIGN
+    assert sorted(Path(LIST).parent.iterdir()) == own

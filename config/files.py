@@ -17,6 +17,8 @@ from config.types import SECRET as SECRET
 
 PROJECT = Path(__file__).parent.parent
 NAMESPACE = "istio-governance:"
+LARGEST = 128 * 1024
+"""Bytes. Pulumi passes a stack's configuration in one variable of the environment, and Linux takes no longer one."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +49,24 @@ def stack_file(stack: str, project: Path = PROJECT) -> Path:
 
 
 def values(stack: str, project: Path = PROJECT) -> dict[str, Any]:
-    """The values in the stack file by key of the project's namespace, encrypted ones as `SECRET`."""
-    document = yaml.safe_load(stack_file(stack, project).read_text()) or {}
+    """The values in the stack file by key of the project's namespace, encrypted ones as `SECRET`.
+
+    Raises `ConfigError` for a file that Pulumi could not hand on to the program.
+    """
+    file = stack_file(stack, project)
+    document = yaml.safe_load(file.read_text()) or {}
     config = document.get("config") or {}
+    if (size := len(json.dumps(as_pulumi_passes(config)))) >= LARGEST - len("PULUMI_CONFIG="):
+        raise ConfigError(
+            [
+                Problem(
+                    file.name,
+                    f"{size} bytes as JSON",
+                    f"less than {LARGEST}: Pulumi passes it in one variable, and Linux takes no longer one",
+                    "move what is long, the services say, to defaults.yaml, which the program reads by itself",
+                )
+            ]
+        )
     return {
         key.removeprefix(NAMESPACE): SECRET if _is_secure(value) else value
         for key, value in config.items()

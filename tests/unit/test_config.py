@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pulumi
 import pytest
 import yaml
 
-from config import ConfigError, Problem, StackConfig, load, merged, stack
+from config import ConfigError, Problem, StackConfig, files, load, merged, stack
 from config.files import as_pulumi_passes
 from mesh.recorder import PROJECT, record
 
@@ -422,6 +423,17 @@ def test_stack_is_laid_over_the_defaults(tmp_path: Path) -> None:
 
 def test_project_defaults_make_a_stack_on_their_own() -> None:
     assert set(load({}).services) == {"front-tomcat", "bill-service"}
+
+
+def test_a_stack_file_that_pulumi_cannot_hand_on_is_refused(tmp_path: Path) -> None:
+    """Longer ones end in `argument list too long`, before the program could say anything."""
+    services = {f"service-{number}": {"labels": {"note": "x" * 100}} for number in range(1000)}
+    (tmp_path / "Pulumi.big.yaml").write_text(json.dumps({"config": {files.NAMESPACE + "services": services}}))
+    with pytest.raises(ConfigError) as refused:
+        files.values("big", tmp_path)
+    (problem,) = refused.value.problems
+    assert problem.key == "Pulumi.big.yaml"
+    assert "less than 131072" in problem.allowed and "defaults.yaml" in problem.fix
 
 
 def test_defaults_that_are_no_map_are_refused(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import pulumi
 from components.istio import Istio, IstioArgs
 from components.kubernetes import KubernetesProvider
 from components.namespace import WorkloadNamespace, WorkloadNamespaceArgs
+from components.network import NetworkPolicies, NetworkPoliciesArgs
 from components.nodes import NodePrep, NodePrepArgs
 from components.purge import Purge, PurgeArgs, PurgeGuard
 from components.routing import Egress, EgressArgs, Routing, RoutingArgs
@@ -20,9 +21,9 @@ runs_already = preflight.check(config, owner=f"{pulumi.get_project()}/{pulumi.ge
 cluster = KubernetesProvider("cluster", config.cluster)
 
 
-def after(*resources: pulumi.Resource) -> pulumi.ResourceOptions:
-    """In this cluster, when `resources` are done; on destroy before them."""
-    return pulumi.ResourceOptions(provider=cluster, depends_on=resources)
+def after(*resources: pulumi.Resource, protect: bool = False) -> pulumi.ResourceOptions:
+    """In this cluster, when `resources` are done; on destroy before them. The children are protected, too."""
+    return pulumi.ResourceOptions(provider=cluster, depends_on=resources, protect=protect)
 
 
 prepared: list[pulumi.Resource] = []
@@ -35,21 +36,27 @@ if config.nodes.mode != "none":
 istio: Istio | None = None
 if config.mesh.mode == "managed":
     leftovers = Purge("leftovers", PurgeArgs(config.cluster, config.mesh))
-    istio = Istio("mesh", IstioArgs(config.mesh, first=not runs_already), after(leftovers, *prepared))
+    istio = Istio(
+        "mesh", IstioArgs(config.mesh, first=not runs_already), after(leftovers, *prepared, protect=config.protect)
+    )
 
 workload_namespace = WorkloadNamespace(
     "workloads",
     WorkloadNamespaceArgs(config.namespace, config.mesh, config.follows_one_revision),
-    after(*(istio.injection if istio else prepared)),
+    after(*(istio.injection if istio else prepared), protect=config.protect),
 )
 namespace = workload_namespace.namespace
 
 workloads = {
     name: Workload(
-        name, WorkloadArgs(service, config.selector(name), namespace, config.mesh_of(name)), after(workload_namespace)
+        name,
+        WorkloadArgs(service, config.selector(name), namespace, config.mesh_of(name), config.protect),
+        after(workload_namespace),
     )
     for name, service in config.services.items()
 }
+if config.namespace.default_deny:
+    NetworkPolicies("network", NetworkPoliciesArgs(config, namespace), after(workload_namespace))
 rules = [
     Routing(service.name, RoutingArgs(service, config.cluster), after(workloads[service.name]))
     for service in routed(config)

@@ -56,6 +56,15 @@ def workload(service: str, version: str) -> str:
     return f"{service}-{version}"
 
 
+DEFAULT_DENY = "default-deny"
+"""The NetworkPolicy for all pods of the namespace."""
+
+
+def callers(service: str) -> str:
+    """The NetworkPolicy that lets the callers of a service in."""
+    return f"{service}-callers"
+
+
 def destination_rule(service: str) -> str:
     return f"dest-{service}"
 

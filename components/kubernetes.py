@@ -97,6 +97,8 @@ KINDS: Mapping[str, str] = {
     "Deployment": "apps/v1",
     "StatefulSet": "apps/v1",
     "DaemonSet": "apps/v1",
+    "NetworkPolicy": "networking.k8s.io/v1",
+    "PodDisruptionBudget": "policy/v1",
     "DestinationRule": names.ROUTING_API,
     "VirtualService": names.ROUTING_API,
     "Gateway": names.ROUTING_API,

@@ -19,12 +19,14 @@ from istio.values import sidecar
 
 @dataclass(frozen=True)
 class WorkloadArgs:
-    """`selector` selects the pods of all versions of `service`; `mesh` has the control plane of these pods alone."""
+    """`selector` selects the pods of all versions of `service`; `mesh` has the control plane of these pods alone;
+    `protect` is for the Service."""
 
     service: ServiceConfig
     selector: Mapping[str, str]
     namespace: pulumi.Input[str]
     mesh: Mesh
+    protect: bool = False
 
 
 class Workload(pulumi.ComponentResource):
@@ -82,6 +84,7 @@ class Workload(pulumi.ComponentResource):
             {"type": "ClusterIP", "selector": dict(self._args.selector), "ports": ports},
             # The workloads wait for their pods already; the provider's own wait here adds ten seconds of quiet.
             {"pulumi.com/skipAwait": "true"},
+            protect=self._args.protect,
         )
 
     def _pods(self, version: str, account: KubernetesObject) -> None:
@@ -96,6 +99,8 @@ class Workload(pulumi.ComponentResource):
                 "serviceAccountName": self._name,
                 "terminationGracePeriodSeconds": workload.drain_seconds + 30,
                 "containers": [_container(self._name, workload, service)],
+                **_spread(workload, selector),
+                **_volumes(workload),
             },
         }
         spec: dict[str, Any] = {
@@ -115,6 +120,15 @@ class Workload(pulumi.ComponentResource):
             depends_on=[account],
             custom_timeouts=timeouts,
         )
+        if service.disruption_budget:
+            # One for each version: one for all of them would let every pod of a version go while another has enough.
+            budget = service.disruption_budget.model_dump(by_alias=True, exclude_none=True)
+            self._object(
+                "PodDisruptionBudget",
+                names.workload(self._name, version),
+                {**budget, "selector": {"matchLabels": selector}},
+                labels=selector,
+            )
 
 
 def _url(name: str, args: WorkloadArgs) -> pulumi.Output[str]:
@@ -142,6 +156,22 @@ def _sidecar_annotations(mesh: Mesh) -> dict[str, str]:
     }
 
 
+def _spread(workload: VersionConfig, selector: Mapping[str, str]) -> dict[str, Any]:
+    constraints = [
+        {**one.model_dump(by_alias=True), "labelSelector": {"matchLabels": selector}} for one in workload.spread
+    ]
+    return {"topologySpreadConstraints": constraints} if constraints else {}
+
+
+def _volumes(workload: VersionConfig) -> dict[str, Any]:
+    volumes = [{"name": _volume(number), "emptyDir": {}} for number in range(len(workload.writable_paths))]
+    return {"volumes": volumes} if volumes else {}
+
+
+def _volume(number: int) -> str:
+    return f"writable-{number}"
+
+
 def _container(name: str, workload: VersionConfig, service: ServiceConfig) -> dict[str, Any]:
     ports = [{"name": port_name, "containerPort": port.target} for port_name, port in service.ports.items()]
     probe = workload.readiness_probe
@@ -159,6 +189,9 @@ def _container(name: str, workload: VersionConfig, service: ServiceConfig) -> di
         "readinessProbe": probe,
         "livenessProbe": workload.liveness_probe,
         "securityContext": workload.security_context,
+        "volumeMounts": [
+            {"name": _volume(number), "mountPath": path} for number, path in enumerate(workload.writable_paths)
+        ],
         "resources": workload.resources,
     }
     if workload.drain_seconds:

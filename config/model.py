@@ -33,7 +33,9 @@ class StackConfig(Model):
         default_factory=dict, description="hosts outside the mesh by name, such as api.example.com"
     )
     protect: bool = Field(
-        False, description="true or false: mesh shift asks for --yes and a clean, current checkout, as for a stack prod"
+        False,
+        description="true or false: Pulumi refuses to delete or replace namespaces, the mesh's releases and Services; "
+        "mesh shift asks for --yes and a clean, current checkout, as for a stack prod",
     )
 
     def selector(self, service: str) -> dict[str, str]:

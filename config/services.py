@@ -7,7 +7,21 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from config.types import DnsLabel, Duration, Labels, LabelValue, Model, PortName, PortNumber, Replicas, Seconds, Strings
+from config.types import (
+    AbsolutePath,
+    Count,
+    DnsLabel,
+    Duration,
+    Labels,
+    LabelValue,
+    Model,
+    PodCount,
+    PortName,
+    PortNumber,
+    Replicas,
+    Seconds,
+    Strings,
+)
 
 
 class Namespace(Model):
@@ -15,6 +29,10 @@ class Namespace(Model):
 
     name: DnsLabel = "istio-demo"
     create: bool = Field(True, description="true (this stack owns it) or false (it exists; only labels are set)")
+    default_deny: bool = Field(
+        False,
+        description="true or false: NetworkPolicies let through only what the services and the mesh need; needs create",
+    )
 
 
 class Port(Model):
@@ -47,6 +65,29 @@ def traffic(port_name: str, port: int, app_protocol: str | None) -> Literal["htt
     return "tcp" if port in never_looked_at and protocol not in ("http", "http2", "grpc", "ws", "h2c") else "http"
 
 
+class Spread(Model):
+    """One topologySpreadConstraint over the pods of a version.
+
+    https://kubernetes.io/docs/concepts/scheduling-eviction/topology-spread-constraints/
+    """
+
+    topology_key: str = Field(min_length=1, description="a label of the nodes, such as kubernetes.io/hostname")
+    max_skew: Count = 1
+    when_unsatisfiable: Literal["ScheduleAnyway", "DoNotSchedule"] = Field(
+        "ScheduleAnyway", description="ScheduleAnyway or DoNotSchedule"
+    )
+
+
+class DisruptionBudget(Model):
+    """How many pods of each version have to stay while nodes are drained; one of the two.
+
+    https://kubernetes.io/docs/concepts/workloads/pods/disruptions/#pod-disruption-budgets
+    """
+
+    min_available: PodCount | None = Field(None, description="a whole number of pods, or a percentage such as 50%")
+    max_unavailable: PodCount | None = Field(None, description="a whole number of pods, or a percentage such as 50%")
+
+
 class Workload(Model):
     """What runs as one version of a service; `template` holds what all versions of it share.
 
@@ -74,6 +115,12 @@ class Workload(Model):
     )
     liveness_probe: Mapping[str, Any] | None = Field(None, description="a probe")
     security_context: Mapping[str, Any] | None = Field(None, description="a container's securityContext")
+    writable_paths: tuple[AbsolutePath, ...] = Field(
+        (),
+        strict=False,
+        description="a list of folders that stay writable with readOnlyRootFilesystem; they are empty in a new pod",
+    )
+    spread: tuple[Spread, ...] = Field((), strict=False, description="a list of ways to spread the pods over the nodes")
     drain_seconds: Seconds = Field(
         5,
         description="a whole number of seconds from 0 to 3600 in which a stopping pod still answers, while the callers "
@@ -99,6 +146,7 @@ class Service(Model):
     ports: Mapping[PortName, Port] = Field(default_factory=dict, description="ports by name")
     revision: str = Field("", description="one of mesh.revisions, in the place of mesh.revision")
     template: Workload = Workload()
+    disruption_budget: DisruptionBudget | None = Field(None, description="unset: a drain may take all pods at once")
     versions: Mapping[DnsLabel, Workload] = Field(min_length=1, description="at least one version, by name")
     timeout: Duration = Field("5m", description="how long the pods may take to get ready, or to go, such as 90s or 5m")
 

@@ -52,6 +52,8 @@ Weight = Annotated[int, Field(ge=0, le=100, description="a whole number from 0 t
 Percentage = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False, description="percent from 0 to 100")]
 Count = Annotated[int, Field(ge=1, description="a whole number, 1 or more")]
 Replicas = Annotated[int, Field(ge=0, description="a whole number, 0 or more")]
+PodCount = Annotated[int, Field(ge=0)] | Annotated[str, Field(pattern=r"^(100|[0-9]{1,2})%$")]
+AbsolutePath = Annotated[str, Field(pattern=r"^/[^:]+$", description="an absolute path, such as /tmp")]
 Seconds = Annotated[int, Field(ge=0, le=3600, description="a whole number of seconds from 0 to 3600")]
 Duration = Annotated[
     str,

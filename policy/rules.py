@@ -165,6 +165,40 @@ def pods_are_not_privileged(resources: Sequence[Proposed]) -> Iterator[Finding]:
             )
 
 
+def containers_are_hardened(resources: Sequence[Proposed]) -> Iterator[Finding]:
+    """https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted"""
+    for workload, container in _containers(resources):
+        if PREPARATION in workload.urn:
+            continue
+        own, pod = _map(container, "securityContext"), _map(workload.pod, "spec", "securityContext")
+        wanted = {
+            "runAsNonRoot: true": own.get("runAsNonRoot", pod.get("runAsNonRoot")) is True,
+            "allowPrivilegeEscalation: false": own.get("allowPrivilegeEscalation") is False,
+        }
+        if missing := [key for key, holds in wanted.items() if not holds]:
+            yield Finding(
+                workload,
+                f"the container {container.get('name')} could become root: "
+                f"set {', '.join(missing)} in template.securityContext",
+            )
+
+
+def replicas_have_a_budget(resources: Sequence[Proposed]) -> Iterator[Finding]:
+    """https://kubernetes.io/docs/tasks/run-application/configure-pdb/"""
+    budgets = [
+        (budget.namespace, _map(budget.spec, "selector", "matchLabels"))
+        for budget in _of_kind(resources, "PodDisruptionBudget")
+    ]
+    for workload in resources:
+        if workload.kind not in ("Deployment", "StatefulSet") or (workload.spec.get("replicas") or 1) < 2:
+            continue
+        labels = _map(workload.pod, "metadata", "labels")
+        if not any(
+            namespace == workload.namespace and selector.items() <= labels.items() for namespace, selector in budgets
+        ):
+            yield Finding(workload, "a drain of nodes may take all its pods at once: set services.*.disruptionBudget")
+
+
 def mutual_tls_is_on(resources: Sequence[Proposed]) -> Iterator[Finding]:
     """https://istio.io/latest/docs/reference/config/security/peer_authentication/"""
     for peer in _of_kind(resources, "PeerAuthentication"):
@@ -199,6 +233,14 @@ RULES = (
     Rule("images-are-pinned", "No image without a tag, and none with :latest.", images_are_pinned, everywhere=False),
     Rule("resources-are-set", "Every container has requests and limits.", resources_are_set, everywhere=False),
     Rule("pods-are-not-privileged", "Only node preparation has rights on the node.", pods_are_not_privileged),
+    Rule("containers-are-hardened", "No container can become root.", containers_are_hardened, everywhere=False),
+    Rule(
+        "replicas-have-a-budget",
+        "Pods with replicas have a PodDisruptionBudget.",
+        replicas_have_a_budget,
+        everywhere=False,
+        needs_stack=True,
+    ),
     Rule("mutual-tls-is-on", "No service takes or gets plain text.", mutual_tls_is_on, everywhere=False),
     Rule("hosts-are-unique", "A host has one VirtualService.", hosts_are_unique, needs_stack=True),
 )

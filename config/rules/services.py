@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import names
 from config.problems import MISSING, Problem
-from config.rules.raw import Raw, each_service, inherited, map_at
+from config.rules.raw import Raw, each_service, inherited, is_whole, map_at
 
 
 def every_version_has_an_image(raw: Raw) -> Iterator[Problem]:
@@ -119,7 +119,52 @@ def existing_pods_have_no_revision(raw: Raw) -> Iterator[Problem]:
             )
 
 
+def budgets_let_nodes_be_drained(raw: Raw) -> Iterator[Problem]:
+    """A budget that no pod may leave stops every drain. https://kubernetes.io/docs/tasks/run-application/configure-pdb/"""
+    for name, service, service_versions in each_service(raw):
+        budget = map_at(service, "disruptionBudget")
+        if not budget:
+            continue
+        key = f"services.{name}.disruptionBudget"
+        if service.get("workload") in ("existing", "DaemonSet"):
+            yield Problem(
+                key,
+                MISSING,
+                "none: the pods of a DaemonSet are not evicted, and existing ones are somebody else's",
+                "take it out",
+            )
+            continue
+        least, most = budget.get("minAvailable"), budget.get("maxUnavailable")
+        if (least is None) == (most is None):
+            yield Problem(key, dict(budget), "either minAvailable or maxUnavailable", "keep one of the two")
+            continue
+        if most in (0, "0%") or least == "100%":
+            yield Problem(key, dict(budget), "a budget that lets at least one pod go", "set maxUnavailable: 1")
+        for version in service_versions if is_whole(least) else ():
+            replicas = inherited(service, version, "replicas")
+            if isinstance(replicas, int) and isinstance(least, int) and 0 < replicas <= least:
+                yield Problem(
+                    f"{key}.minAvailable",
+                    least,
+                    f"less than the {replicas} replicas of {version}, or its node can never be drained",
+                    f"set it to {replicas - 1}, or add replicas",
+                )
+
+
+def only_an_own_namespace_denies(raw: Raw) -> Iterator[Problem]:
+    namespace = map_at(raw, "namespace")
+    if namespace.get("defaultDeny") is True and namespace.get("create") is False:
+        yield Problem(
+            "namespace.defaultDeny",
+            True,
+            "false: in a namespace of somebody else it would cut off their pods",
+            "take it out, or set namespace.create to true",
+        )
+
+
 RULES = (
+    budgets_let_nodes_be_drained,
+    only_an_own_namespace_denies,
     every_version_has_an_image,
     names_are_unique,
     version_labels_are_unique,

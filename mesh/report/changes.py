@@ -82,7 +82,7 @@ def _declared(old: Resource | None, new: Resource, line: str, operations: Mappin
         case "update":
             return update
         case _:
-            return None
+            return update if old.protect != new.protect else None
 
 
 def _is_replaced(change: Change) -> bool:

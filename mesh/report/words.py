@@ -64,7 +64,14 @@ def subject(change: Change) -> str:
     resource = change.resource
     _, _, parents, name = resource.parent.split("::") if resource.parent else ("", "", "", "")
     component = parents.rpartition(":")[2]
-    known = {"Istio": "mesh", "Purge": "mesh", "PurgeGuard": "mesh", "WorkloadNamespace": "namespace", "Stack": ""}
+    known = {
+        "Istio": "mesh",
+        "Purge": "mesh",
+        "PurgeGuard": "mesh",
+        "WorkloadNamespace": "namespace",
+        "NetworkPolicies": "network",
+        "Stack": "",
+    }
     return known.get(component, name) or ("cluster" if resource.type.startswith("pulumi:providers:") else resource.name)
 
 
@@ -237,6 +244,8 @@ _WORDS: Mapping[str, Sequence[tuple[str, Words]]] = {
             (r"spec template metadata annotations sidecar.istio.io/(\S+)", "{0} of the sidecars{of} changed"),
             (r"spec template metadata annotations (\S+)", "annotation {0} of the pods{of} changed"),
             (r"spec template metadata annotations", "annotations of the pods{of} changed"),
+            (_CONTAINER + r"volumeMounts.*|spec template spec volumes.*", "volumes{of} changed"),
+            (r"spec template spec topologySpreadConstraints.*", "spread over nodes{of} changed"),
             (r"spec template spec (\S+).*", "{0} of the pods{of} changed"),
         ),
     ),
@@ -249,6 +258,14 @@ _WORDS: Mapping[str, Sequence[tuple[str, Words]]] = {
     ),
     "Namespace": (
         (r"metadata labels (?:istio-injection|istio.io/rev)", "sidecar injection {old} → {new}"),
+    ),
+    "PodDisruptionBudget": (
+        (r"spec (minAvailable|maxUnavailable)", "{0}{of} {old} → {new}"),
+        (r"spec selector.*", ""),
+    ),
+    "NetworkPolicy": (
+        (r"spec egress.*", "what the pods may call changed"),
+        (r"spec ingress.*", "who may call the pods changed"),
     ),
     "Release": (
         (r"version|values global tag", "Istio {old} → {new}"),
@@ -291,7 +308,7 @@ def _told_difference(change: Change, difference: Difference) -> Iterator[_Part]:
 def _whose(change: Change) -> str:
     if change.kind in WORKLOADS:
         return version(change.new or change.old)
-    return change.name if change.kind == "Release" else ""
+    return change.name if change.kind in ("Release", "PodDisruptionBudget") else ""
 
 
 def _filled(template: str, difference: Difference, groups: Sequence[str], of: str) -> _Part:

@@ -76,7 +76,7 @@ COMPLETE: Mapping[str, Any] = {
     },
     "sshPrivateKey": SECRET,
     "bastionPrivateKey": SECRET,
-    "namespace": {"name": "shop", "create": True},
+    "namespace": {"name": "shop", "create": True, "defaultDeny": True},
     "services": {
         "bill-service": {
             "selector": {"service": "bill-service"},
@@ -86,6 +86,7 @@ COMPLETE: Mapping[str, Any] = {
             "template": {"image": "nginx"},
             "workload": "Deployment",
             "timeout": "90s",
+            "disruptionBudget": {"maxUnavailable": "50%"},
             "versions": {
                 "v1": {
                     "image": "nginx:1",
@@ -100,6 +101,8 @@ COMPLETE: Mapping[str, Any] = {
                     "readinessProbe": {"tcpSocket": {"port": 80}},
                     "livenessProbe": {"tcpSocket": {"port": 80}},
                     "securityContext": {"runAsNonRoot": True},
+                    "writablePaths": ["/var/cache"],
+                    "spread": [{"topologyKey": "zone", "maxSkew": 2, "whenUnsatisfiable": "DoNotSchedule"}],
                     "drainSeconds": 3,
                     "podTemplate": {"spec": {"nodeSelector": {"disk": "ssd"}}},
                 },
@@ -161,7 +164,7 @@ COMPLETE: Mapping[str, Any] = {
     },
 }
 """A value for every key that there is, but for those that cannot stand beside another."""
-PARTIAL = {"template", "v2", "sticky", "expose"}
+PARTIAL = {"disruptionBudget", "template", "v2", "sticky", "expose"}
 
 Path = tuple[str, ...]
 

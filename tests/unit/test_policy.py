@@ -15,6 +15,7 @@ from .given import STACKS
 BY_NAME = {rule.name: rule for rule in RULES}
 TYPES = {
     "Service": "core/v1",
+    "PodDisruptionBudget": "policy/v1",
     "Deployment": "apps/v1",
     "VirtualService": "networking.istio.io/v1beta1",
     "DestinationRule": "networking.istio.io/v1beta1",
@@ -51,6 +52,8 @@ def subset(name: str, **spec: Any) -> Proposed:
 
 SERVICE = proposed("Service", "bill", selector={"app": "bill"})
 LIMITS = {"resources": {"requests": {"cpu": "10m"}, "limits": {"memory": "1Gi"}}}
+HARDENED = {"runAsNonRoot": True, "allowPrivilegeEscalation": False}
+BUDGET = proposed("PodDisruptionBudget", "bill-v1", maxUnavailable=1, selector={"matchLabels": {"app": "bill"}})
 NOBODY: list[Proposed] = []
 
 CASES: list[tuple[str, Sequence[Proposed], str]] = [
@@ -97,6 +100,24 @@ CASES: list[tuple[str, Sequence[Proposed], str]] = [
         "",
     ),
     ("pods-are-not-privileged", [SERVICE], ""),
+    ("containers-are-hardened", [pods({"securityContext": HARDENED})], ""),
+    (
+        "containers-are-hardened",
+        [
+            pods(
+                {"securityContext": {"allowPrivilegeEscalation": False}},
+                pod={"securityContext": {"runAsNonRoot": True}},
+            )
+        ],
+        "",
+    ),
+    ("containers-are-hardened", [pods()], "set runAsNonRoot: true, allowPrivilegeEscalation: false"),
+    ("containers-are-hardened", [pods({"securityContext": {"runAsNonRoot": True}})], "main could become root"),
+    ("containers-are-hardened", [SERVICE], ""),
+    ("replicas-have-a-budget", [pods(replicas=2), BUDGET], ""),
+    ("replicas-have-a-budget", [pods(replicas=1)], ""),
+    ("replicas-have-a-budget", [pods(replicas=2)], "set services.*.disruptionBudget"),
+    ("replicas-have-a-budget", NOBODY, ""),
     ("mutual-tls-is-on", [proposed("PeerAuthentication", mtls={"mode": "STRICT"})], ""),
     ("mutual-tls-is-on", [proposed("PeerAuthentication", mtls={"mode": "PERMISSIVE"})], "mTLS PERMISSIVE"),
     ("mutual-tls-is-on", [proposed("PeerAuthentication", portLevelMtls={8080: {"mode": "DISABLE"}})], "mTLS DISABLE"),

@@ -130,6 +130,36 @@ CASES: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any], tuple[str, ...]]
         bill(ports={"http": {"targetPort": 8080}}),
         ("targetPort of port http 80 → 8080", "readiness probe of v1 and v2 changed", "Deployment bill-service-v1"),
     ),
+    "a first disruption budget": (
+        NOTHING,
+        bill(disruptionBudget={"maxUnavailable": 1}),
+        ("PodDisruptionBudget bill-service-v1 is new", "Risk: low", "restarts: no pod"),
+    ),
+    "a disruption budget": (
+        bill(disruptionBudget={"maxUnavailable": 1}),
+        bill(disruptionBudget={"maxUnavailable": 2}),
+        ("maxUnavailable of bill-service-v1 and bill-service-v2 1 → 2; affects only PodDisruptionBudget",),
+    ),
+    "network policies": (
+        NOTHING,
+        {"namespace": {"defaultDeny": True}},
+        ("**network**: NetworkPolicy bill-service-callers is new, NetworkPolicy default-deny is new",),
+    ),
+    "who may call": (
+        {"namespace": {"defaultDeny": True}},
+        {"namespace": {"defaultDeny": True}, **bill(ports={"http": {"targetPort": 8080}})},
+        ("**network**: who may call the pods changed; affects only NetworkPolicy bill-service-callers",),
+    ),
+    "protection": (
+        NOTHING,
+        {"protect": True},
+        ("Service bill-service is now protected", "Namespace istio-demo is now protected", "restarts: no pod"),
+    ),
+    "spread": (
+        NOTHING,
+        bill(template={"spread": [{"topologyKey": "zone"}]}),
+        ("spread over nodes of v1 and v2 changed", "restarts: Deployment bill-service-v1"),
+    ),
     "a probe": (
         NOTHING,
         bill(versions={"v1": {"readinessProbe": {"httpGet": {"path": "/", "port": 80}}}}),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from harness.stack import Stack
+from mesh.pulumi import Stack
 
 RUNTIME = "python-stand-in"
 

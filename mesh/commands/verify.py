@@ -39,7 +39,7 @@ class Measured:
 
 
 @click.command(epilog="Example: mesh verify bill-service -n 1000 --plot split.png")
-@click.argument("service")
+@click.argument("service", default="")
 @click.option(
     "-n", "requests", type=click.IntRange(1, 1_000_000), default=1000, show_default=True, help="How many requests."
 )
@@ -70,22 +70,34 @@ def command(
 
     An exact binomial test for each version, with a false-alarm rate of 0.27 % (3 standard deviations) for all
     together; weights of 0 and 100 are exact. Without the mesh, and in a mesh without rules, every ready pod is expected
-    to get as much as any other. Exit code 0: plausible; 1: different, or requests failed; 3: too few to tell.
+    to get as much as any other. Without SERVICE: every service with weights, one after the other. Exit code 0:
+    plausible; 1: different, or requests failed; 3: too few to tell.
     """
     config = files.effective(stack)
-    live = live_service(config, service)
-    if not config.services[service].ports:
-        raise cli.Failure(f"{service} has no port to send requests to", cli.Exit.USAGE)
-    require_declared(live)
-    caller = caller_of(live, workload, image)
-    measured = measure(live, caller, requests, path, body)
+    if plot and not service:
+        raise cli.Failure("--plot draws one service: name it", cli.Exit.USAGE)
+    found: dict[str, Measured] = {}
+    for name in [service] if service else _weighted(config):
+        live = live_service(config, name)
+        if not config.services[name].ports:
+            raise cli.Failure(f"{name} has no port to send requests to", cli.Exit.USAGE)
+        require_declared(live)
+        found[name] = measure(live, caller_of(live, workload, image), requests, path, body)
+        if not as_json:
+            Console(highlight=False).print(_table(found[name]), *_words(found[name]), sep="\n", soft_wrap=True)
+        if plot:
+            _draw(found[name], name, plot)
     if as_json:
-        cli.print_json(_as_json(measured))
-    else:
-        Console(highlight=False).print(_table(measured), *_words(measured), sep="\n", soft_wrap=True)
-    if plot:
-        _draw(measured, service, plot)
-    return cli.Exit.FAILED if measured.failed else EXIT[measured.split.verdict]
+        cli.print_json(
+            _as_json(found[service]) if service else {name: _as_json(measured) for name, measured in found.items()}
+        )
+    exits = [cli.Exit.FAILED if measured.failed else EXIT[measured.split.verdict] for measured in found.values()]
+    return next((code for code in (cli.Exit.FAILED, cli.Exit.INCONCLUSIVE) if code in exits), cli.Exit.GOOD)
+
+
+def _weighted(config: StackConfig) -> list[str]:
+    """The services with weights that requests can be sent to."""
+    return [name for name in config.weights if config.services[name].ports]
 
 
 def live_service(config: StackConfig, service: str) -> LiveService:

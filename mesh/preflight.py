@@ -34,6 +34,8 @@ _RESOURCES = {
     "VirtualService": "virtualservices.networking.istio.io",
     "Gateway": "gateways.networking.istio.io",
     "ServiceEntry": "serviceentries.networking.istio.io",
+    "NetworkPolicy": "networkpolicies.networking.k8s.io",
+    "PodDisruptionBudget": "poddisruptionbudgets.policy",
     "PeerAuthentication": "peerauthentications.security.istio.io",
 }
 _NO_SUCH_KIND = ("doesn't have a resource type", "could not find the requested resource")
@@ -116,6 +118,11 @@ def declared(config: StackConfig) -> set[tuple[str, str]]:
         if service.ports:
             objects.add(("Service", name))
         objects |= {(service.workload, names.workload(name, version)) for version in service.versions}
+        if service.disruption_budget:
+            objects |= {("PodDisruptionBudget", names.workload(name, version)) for version in service.versions}
+    if config.namespace.default_deny:
+        called = (names.callers(name) for name, service in config.services.items() if service.ports)
+        objects |= {("NetworkPolicy", name) for name in (names.DEFAULT_DENY, *called)}
     for routed in rules.routed(config):
         objects |= {(made.kind, made.name) for made in (*routed.before, routed.weights)}
     for host, egress in config.outside.items():

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator
 from pydantic.alias_generators import to_camel
 
 
@@ -20,6 +20,17 @@ def _more_than_none(duration: str) -> str:
     if not seconds(duration):
         raise ValueError("it has to be longer than nothing")
     return duration
+
+
+PERCENTAGE = r"^(100|[0-9]{1,2})%$"
+
+
+def _pod_count(value: object) -> int | str:
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    if isinstance(value, str) and re.match(PERCENTAGE, value):
+        return value
+    raise ValueError("neither a number of pods nor a percentage")
 
 
 DNS_LABEL = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
@@ -52,7 +63,14 @@ Weight = Annotated[int, Field(ge=0, le=100, description="a whole number from 0 t
 Percentage = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False, description="percent from 0 to 100")]
 Count = Annotated[int, Field(ge=1, description="a whole number, 1 or more")]
 Replicas = Annotated[int, Field(ge=0, description="a whole number, 0 or more")]
-PodCount = Annotated[int, Field(ge=0)] | Annotated[str, Field(pattern=r"^(100|[0-9]{1,2})%$")]
+PodCount = Annotated[
+    int | str,
+    # One check for both, as a union would tell of one wrong value twice.
+    PlainValidator(
+        _pod_count,
+        json_schema_input_type=Annotated[int, Field(ge=0)] | Annotated[str, Field(pattern=PERCENTAGE)],
+    ),
+]
 AbsolutePath = Annotated[str, Field(pattern=r"^/[^:]+$", description="an absolute path, such as /tmp")]
 Seconds = Annotated[int, Field(ge=0, le=3600, description="a whole number of seconds from 0 to 3600")]
 Duration = Annotated[

@@ -12,6 +12,7 @@ from mesh.kubectl import Kubectl, KubectlError
 Object = dict[str, Any]
 
 _SHORT = {"crd": "customresourcedefinitions", "configmap": "configmaps", "secret": "secrets"}
+_BUILT_IN = (".apps", ".policy", ".networking.k8s.io")
 
 
 def made(kind: str, name: str, namespace: str = "", annotations: dict[str, str] | None = None, **fields: Any) -> Object:
@@ -65,7 +66,7 @@ class FakeKubectl(Kubectl):
     def _get(self, kinds: list[str], args: tuple[str, ...]) -> str:
         namespace = _namespace(args)
         for kind in kinds:
-            if "." in kind and not kind.endswith(".apps") and not self._has_crd(kind):
+            if "." in kind and not kind.endswith(_BUILT_IN) and not self._has_crd(kind):
                 raise KubectlError(f'error: the server doesn\'t have a resource type "{kind}"')
         items = [
             item
@@ -128,7 +129,7 @@ class FakeKubectl(Kubectl):
 def _is(item: Object, kind: str) -> bool:
     """Whether `item` is one of `kind`: `services`, `deployments.apps`, `crd`, …"""
     plural = kind.split(".")[0]
-    return bool(re.sub("rys$", "ries", f"{item['kind'].lower()}s") == _SHORT.get(plural, plural))
+    return bool(re.sub("([rc])ys$", r"\1ies", f"{item['kind'].lower()}s") == _SHORT.get(plural, plural))
 
 
 def _has_labels(item: Object, args: tuple[str, ...]) -> bool:

@@ -60,9 +60,9 @@ def refusal(monkeypatch: pytest.MonkeyPatch, given: StackConfig, *objects: Objec
         {"mesh": {"mode": "off"}},
         {"mesh": {"mode": "existing"}},
         {"mesh": {"namespace": "mesh-system"}},
-        {"namespace": {"name": "shop", "create": False}},
+        {"namespace": {"name": "shop", "create": False, "defaultDeny": False}},
         {"routing": None},
-        {"services": {"bill-service": {"workload": "existing"}}},
+        {"services": {"bill-service": {"workload": "existing", "disruptionBudget": None}}},
         {"services": {"third": {"workload": "DaemonSet", "versions": {"v1": {"image": "x"}}}}},
         {"services": {"third": {"ports": {"http": {"port": 1}}, "versions": {"v1": {"image": "x"}}}}},
         {"routing": {"bill-service": {"mtls": "STRICT", "expose": {"hosts": ["bills.example.com"]}}}},
@@ -99,7 +99,8 @@ def test_every_kind_that_the_components_make_is_looked_up(monkeypatch: pytest.Mo
         kind.lower(): {"workload": kind, "versions": {"v1": {"image": "x"}}} for kind in ("StatefulSet", "DaemonSet")
     }
     given = config(
-        services=others,
+        services={**others, "bill-service": {"disruptionBudget": {"maxUnavailable": 1}}},
+        namespace={"defaultDeny": True},
         mesh={"profile": "demo"},
         routing={"bill-service": {"mtls": "STRICT", "expose": {"hosts": ["bills.example.com"]}}},
         egress={"api.example.com": {}},

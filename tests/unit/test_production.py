@@ -30,7 +30,7 @@ def bill(**service: Any) -> Mapping[str, Any]:
         (bill(disruptionBudget={"minAvailable": 1, "maxUnavailable": 1}), "disruptionBudget", "keep one of the two"),
         (bill(disruptionBudget={"maxUnavailable": 0}), "disruptionBudget", "lets at least one pod go"),
         (bill(disruptionBudget={"minAvailable": "100%"}), "disruptionBudget", "lets at least one pod go"),
-        (bill(disruptionBudget={"minAvailable": "all"}), "disruptionBudget", "a percentage such as 50%"),
+        (bill(disruptionBudget={"minAvailable": "all"}), "has 1 problem;", "a percentage such as 50%"),
         (
             bill(disruptionBudget={"minAvailable": 2}, template={"replicas": 2}),
             "services.bill-service.disruptionBudget.minAvailable",

@@ -3,7 +3,8 @@
 Helm refuses a release that it believes is under way, and one that is there and not in the state. Their records are
 taken away, and only the records: the next `pulumi up` installs the release over its own objects, which Helm takes over
 because they carry its name. Objects that were made and did not reach the state are taken over as well, because they
-carry the stack's name.
+carry the stack's name. A release that Helm had removed already leaves the state, where `up` would believe that it is
+there, and `destroy` would end with Helm's `release: not found`.
 https://helm.sh/docs/topics/advanced/#storage-backends
 """
 
@@ -56,9 +57,11 @@ class Interrupted:
     locks: list[Lock] | None
     operations: list[Mapping[str, Any]] = field(default_factory=list)
     releases: list[Release] = field(default_factory=list)
+    gone: list[str] = field(default_factory=list)
+    """URNs of releases that are in the state and not in the cluster."""
 
     def __bool__(self) -> bool:
-        return bool(self.locks or self.operations or self.releases)
+        return bool(self.locks or self.operations or self.releases or self.gone)
 
     def __iter__(self) -> Iterator[str]:
         """In words."""
@@ -68,20 +71,31 @@ class Interrupted:
             yield f"the unfinished operation in the state: {operation['type']} {kind.split(':')[-1]} {name}"
         for release in self.releases:
             yield f"the record of the Helm release {release.name}, revision {release.revision} ({release.status})"
+        for urn in self.gone:
+            yield f"the entry in the state of the Helm release {urn.split('::')[-1]}, which is not in the cluster"
 
 
 def look(stack: Stack, kubectl: Kubectl, namespace: str) -> Interrupted:
     """Reads only. `namespace` is that of the mesh. Raises `KubectlError` and `PulumiError`."""
     state = _export(stack)["deployment"]
     known = {
-        resource["inputs"]["name"] for resource in state.get("resources") or [] if resource["type"].endswith(":Release")
+        resource["inputs"]["name"]: resource
+        for resource in state.get("resources") or []
+        if resource["type"].endswith(":Release")
     }
+    found = releases(kubectl, namespace)
     in_the_way = [
         release
-        for release in releases(kubectl, namespace)
+        for release in found
         if names.is_release(release.name) and (release.status.startswith("pending-") or release.name not in known)
     ]
-    return Interrupted(locks(stack), state.get("pending_operations") or [], in_the_way)
+    there = {release.name for release in found}
+    gone = [
+        resource["urn"]
+        for name, resource in known.items()
+        if name not in there and resource["inputs"]["namespace"] == namespace
+    ]
+    return Interrupted(locks(stack), state.get("pending_operations") or [], in_the_way, gone)
 
 
 def recover(stack: Stack, kubectl: Kubectl, namespace: str) -> list[str]:
@@ -92,9 +106,10 @@ def recover(stack: Stack, kubectl: Kubectl, namespace: str) -> list[str]:
     found = look(stack, kubectl, namespace)
     if found.locks is None or found.locks:
         stack.pulumi("cancel", "--yes")
-    if found.operations:
+    if found.operations or found.gone:
         state = _export(stack)
-        del state["deployment"]["pending_operations"]
+        state["deployment"].pop("pending_operations", None)
+        _forget(state["deployment"], {*found.gone})
         with tempfile.NamedTemporaryFile("w", suffix=".json") as file:  # readable by its owner alone
             json.dump(state, file)
             file.flush()
@@ -102,6 +117,16 @@ def recover(stack: Stack, kubectl: Kubectl, namespace: str) -> list[str]:
     for release in found.releases:
         kubectl.run("delete", "secret", release.secret, f"--namespace={release.namespace}", "--ignore-not-found")
     return [*found]
+
+
+def _forget(deployment: dict[str, Any], urns: set[str]) -> None:
+    """Takes resources out of a state, and what others say of them."""
+    deployment["resources"] = [one for one in deployment.get("resources") or [] if one["urn"] not in urns]
+    for resource in deployment["resources"]:
+        of_inputs = resource.get("propertyDependencies") or {}
+        for holder, key in [(resource, "dependencies"), *((of_inputs, name) for name in of_inputs)]:
+            if holder.get(key):
+                holder[key] = [urn for urn in holder[key] if urn not in urns]
 
 
 def workers(stack: Stack) -> dict[int, str]:

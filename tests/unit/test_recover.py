@@ -1,0 +1,92 @@
+"""What a killed command leaves in the state, in the cluster and between them, and how it is cleared."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mesh import pulumi
+from mesh.recover import look, recover
+
+from .fake_kubectl import FakeKubectl, Object
+
+MESH = "istio-system"
+
+
+def urn(name: str) -> str:
+    return f"urn:pulumi:dev::istio-governance::kubernetes:helm.sh/v3:Release::{name}"
+
+
+def release(name: str, *after: str) -> Object:
+    """An entry in the state."""
+    inputs = {"name": name, "namespace": MESH}
+    needs = [urn(other) for other in after]
+    return {
+        "urn": urn(name),
+        "type": "kubernetes:helm.sh/v3:Release",
+        "inputs": inputs,
+        "dependencies": needs,
+        "propertyDependencies": {"values": needs},
+    }
+
+
+def record(name: str, status: str = "deployed") -> Object:
+    """The secret in which Helm keeps a release."""
+    packed = base64.b64encode(base64.b64encode(gzip.compress(b"{}"))).decode()
+    labels = {"owner": "helm", "name": name, "version": "1", "status": status}
+    metadata = {"name": f"sh.helm.release.v1.{name}.v1", "namespace": MESH, "labels": labels}
+    return {"kind": "Secret", "metadata": metadata, "data": {"release": packed}}
+
+
+@dataclass
+class FakeStack(pulumi.Stack):
+    """A stack that is nothing but its state."""
+
+    deployment: dict[str, Any] = field(default_factory=dict)
+
+    def pulumi(self, *args: str, timeout: float = 900) -> str:
+        assert timeout > 0
+        match args:
+            case ("stack", "export"):
+                return json.dumps({"version": 3, "deployment": self.deployment})
+            case ("stack", "import", "--file", file):
+                self.deployment = json.loads(Path(file).read_text())["deployment"]
+        return ""
+
+
+def stack(tmp_path: Path, *resources: Object, **deployment: Any) -> FakeStack:
+    backend = {"PULUMI_BACKEND_URL": f"file://{tmp_path}"}
+    return FakeStack("dev", tmp_path, backend, deployment={"resources": [*resources], **deployment})
+
+
+def test_a_release_that_helm_has_removed_already_leaves_the_state(tmp_path: Path) -> None:
+    interrupted = stack(tmp_path, release("istio-base"), release("istio-cni"), release("istiod", "istio-cni"))
+    kubectl = FakeKubectl(objects=[record("istio-base"), record("istiod")])
+    assert recover(interrupted, kubectl, MESH) == [
+        "the entry in the state of the Helm release istio-cni, which is not in the cluster"
+    ]
+    assert interrupted.deployment["resources"] == [release("istio-base"), release("istiod")]
+    assert not look(interrupted, kubectl, MESH)
+    assert kubectl.left == {("Secret", record(name)["metadata"]["name"]) for name in ("istio-base", "istiod")}
+
+
+def test_the_release_of_another_namespace_is_not_looked_for(tmp_path: Path) -> None:
+    elsewhere = {**release("istiod"), "inputs": {"name": "istiod", "namespace": "other"}}
+    assert not look(stack(tmp_path, elsewhere), FakeKubectl(), MESH)
+
+
+def test_operations_and_records_that_stand_in_the_way_are_cleared(tmp_path: Path) -> None:
+    operation = {"type": "creating", "resource": release("istiod")}
+    interrupted = stack(tmp_path, release("istio-base"), pending_operations=[operation])
+    kubectl = FakeKubectl(objects=[record("istio-base"), record("istiod", "pending-install"), record("shop")])
+    assert recover(interrupted, kubectl, MESH) == [
+        "the unfinished operation in the state: creating Release istiod",
+        "the record of the Helm release istiod, revision 1 (pending-install)",
+    ]
+    assert interrupted.deployment == {"resources": [release("istio-base")]}
+    assert ("Secret", "sh.helm.release.v1.shop.v1") in kubectl.left
+    assert not look(interrupted, kubectl, MESH)

@@ -39,11 +39,14 @@ class PeerError(Exception):
 
 
 class BareStack(Stack):
-    """A stack of the program in bare/, with the checkout's Python packages."""
+    """A stack of the program in the folder `program`, with the checkout's Python packages."""
+
+    program = "bare"
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        for file in (BENCH / "bare" / "Pulumi.yaml", BENCH / "bare" / "__main__.py", PROJECT / ".venv"):
+        program = BENCH / self.program
+        for file in (program / "Pulumi.yaml", program / "__main__.py", PROJECT / ".venv"):
             (self.folder / file.name).symlink_to(file)
 
 

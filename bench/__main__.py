@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 import localcluster
-from bench import enforced, nodes, scale, upgrade
+from bench import enforced, nodes, reported, scale, upgrade
 from bench.enforced import Share
 from bench.measure import Comparison, in_turn
 from bench.peers import (
@@ -45,7 +45,8 @@ PARTS = {
     "e": "an upgrade in place",
     "f": "from the command to every proxy that has new weights, and the share of each part",
     "g": "the preparation of nodes that are prepared already",
-    "h": "how it grows from 10 to 300 services",
+    "h": "from a changed weight to the comment on the pull request",
+    "i": "how it grows from 10 to 300 services",
 }
 
 
@@ -73,7 +74,7 @@ class Bench:
             if "e" in parts:
                 yield from upgrade.compared(self.cluster, ours, istioctl, self.folder / "charts", runs)
                 ours.begin()
-        if not set("bcfgh") & set(parts):
+        if not set("bcfghi") & set(parts):
             return
         bare = Program(BareStack(INSTANCE, self.folder / "bare", environment), kubectl, config)
         bare.begin()
@@ -89,6 +90,8 @@ class Bench:
         if "g" in parts:
             yield from nodes.comparisons(ours, self.folder)
         if "h" in parts:
+            yield from reported.compared(ours)
+        if "i" in parts:
             objects = Program(scale.BareObjects(INSTANCE, self.folder / "objects", environment), kubectl, config)
             yield from scale.grow(ours, objects)
 

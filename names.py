@@ -1,5 +1,8 @@
 """The names of everything that a stack makes. They are an interface: renaming one replaces a live object."""
 
+MANAGED_BY = "app.kubernetes.io/managed-by"
+"""The common label for the tool that manages an object: https://kubernetes.io/docs/concepts/overview/working-with-objects/common-labels/"""
+
 OWNER = "istio-governance/stack"
 """The annotation that says which stack an object belongs to."""
 

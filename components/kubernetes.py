@@ -47,7 +47,7 @@ class KubernetesObject(pulumi.CustomResource):
         """`kind` is one of KINDS."""
         api_version = KINDS[kind]
         if not kind.endswith("Patch"):  # somebody else's object must not say that it is ours
-            labels = {"app.kubernetes.io/managed-by": "pulumi", **(labels or {})}
+            labels = {names.MANAGED_BY: "pulumi", **(labels or {})}
             annotations = {names.OWNER: _owner(), **(annotations or {})}
         metadata = {"name": name, "namespace": namespace, "labels": labels, "annotations": annotations}
         body = {"apiVersion": api_version, "kind": kind.removesuffix("Patch"), "metadata": metadata}

@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+import names
 from mesh.kubectl import Kubectl
 from mesh.objects import CLUSTER_SCOPED, Loader
 
@@ -58,7 +59,7 @@ def owned_by(name: str, namespace: str, metadata: Mapping[str, Any]) -> dict[str
     """The labels and annotations of an object that belongs to a release."""
     owner = {"meta.helm.sh/release-name": name, "meta.helm.sh/release-namespace": namespace}
     return {
-        "labels": {**(metadata.get("labels") or {}), "app.kubernetes.io/managed-by": "Helm"},
+        "labels": {**(metadata.get("labels") or {}), names.MANAGED_BY: "Helm"},
         "annotations": {**(metadata.get("annotations") or {}), **owner},
     }
 

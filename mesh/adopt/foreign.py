@@ -9,7 +9,6 @@ import names
 from mesh.objects import Object
 
 HELM_NAME, HELM_NAMESPACE = "meta.helm.sh/release-name", "meta.helm.sh/release-namespace"
-_MANAGED_BY = "app.kubernetes.io/managed-by"
 
 
 class Manager(NamedTuple):
@@ -37,11 +36,11 @@ def _managers(metadata: Mapping[str, Any], owner: str, release: tuple[str, str] 
             "take it out of that stack: pulumi state delete <its URN>, which keeps the object",
             (f"annotate {names.OWNER}-",),
         )
-    elif labels.get(_MANAGED_BY) == "pulumi" and names.OWNER not in annotations:
+    elif labels.get(names.MANAGED_BY) == "pulumi" and names.OWNER not in annotations:
         yield Manager(
             "another Pulumi program",
             "take it out of its stack: pulumi state delete <its URN>, which keeps the object",
-            (f"label {_MANAGED_BY}-",),
+            (f"label {names.MANAGED_BY}-",),
         )
     # https://argo-cd.readthedocs.io/en/stable/user-guide/resource_tracking/
     tracked = annotations.get("argocd.argoproj.io/tracking-id", "").partition(":")[0]
@@ -74,5 +73,5 @@ def _managers(metadata: Mapping[str, Any], owner: str, release: tuple[str, str] 
             f"the Helm release {namespace}/{name}",
             "let Helm forget the release, which keeps its objects: "
             f"kubectl delete secret -n {namespace} -l owner=helm,name={name}",
-            (f"annotate {HELM_NAME}- {HELM_NAMESPACE}-", f"label {_MANAGED_BY}-"),
+            (f"annotate {HELM_NAME}- {HELM_NAMESPACE}-", f"label {names.MANAGED_BY}-"),
         )

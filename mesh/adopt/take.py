@@ -31,7 +31,7 @@ def take(plan: Plan, owner: str, kubectl: Kubectl) -> None:
             kubectl,
             bodies,
             [f"{key}={annotations[key]}" for key in (HELM_NAME, HELM_NAMESPACE)],
-            ["app.kubernetes.io/managed-by=Helm"],
+            [f"{names.MANAGED_BY}=Helm"],
         )
     # Those in a namespace go with it, and `destroy` takes the others away when they are the stack's.
     if left := [item for item in plan.leftovers if is_of_the_cluster(item)]:
@@ -56,18 +56,23 @@ def _mark(kubectl: Kubectl, items: Iterable[Object], annotations: list[str], lab
 
 
 def _own(kubectl: Kubectl, items: list[Object], owner: str) -> None:
-    """The fields get no owner but this mark's: or Pulumi's apply would end in a conflict with whoever had set one that
+    """Both marks that the stack's objects carry: the provider may note an object that it takes over as it was a moment
+    before, and what then differs is shown as a change by the next preview.
+
+    The fields get no owner but these marks': or Pulumi's apply would end in a conflict with whoever had set one that
     it changes. https://kubernetes.io/docs/reference/using-api/server-side-apply/#transferring-ownership
     """
-    mark = {names.OWNER: owner}
-    only_mark = {
+    annotations, labels = {names.OWNER: owner}, {names.MANAGED_BY: "pulumi"}
+    only_marks = {
         "manager": _MANAGER,
         "operation": "Update",
         "apiVersion": items[0]["apiVersion"],
         "fieldsType": "FieldsV1",
-        "fieldsV1": {"f:metadata": {"f:annotations": {f"f:{names.OWNER}": {}}}},
+        "fieldsV1": {
+            "f:metadata": {"f:annotations": {f"f:{names.OWNER}": {}}, "f:labels": {f"f:{names.MANAGED_BY}": {}}}
+        },
     }
-    patch = {"metadata": {"annotations": mark, "managedFields": [only_mark]}}
+    patch = {"metadata": {"annotations": annotations, "labels": labels, "managedFields": [only_marks]}}
     kubectl.run(
         *("patch", "--filename=-", "--type=merge", f"--field-manager={_MANAGER}", f"--patch={json.dumps(patch)}"),
         stdin=listed(items),

@@ -106,11 +106,11 @@ class FakeKubectl(Kubectl):
                 patch = next(arg for arg in args if arg.startswith("--patch=")).removeprefix("--patch=")
                 given = json.loads(patch)["metadata"]
                 metadata["managedFields"] = given["managedFields"]
-                marks = given["annotations"]
             else:
                 marks = dict(arg.split("=", 1) for arg in args[1:] if not arg.startswith("--"))
-            part = "labels" if args[0] == "label" else "annotations"
-            metadata[part] = {**metadata.get(part, {}), **marks}
+                given = {"labels" if args[0] == "label" else "annotations": marks}
+            for part in given.keys() & {"labels", "annotations"}:
+                metadata[part] = {**metadata.get(part, {}), **given[part]}
         return ""
 
     def _delete(self, kind: str, names: list[str], namespace: str) -> str:

@@ -250,8 +250,11 @@ def test_own_objects_get_the_stacks_mark_and_nobody_owns_their_fields() -> None:
     for item in (SERVICE, RULE):
         metadata = marks(kubectl, item["kind"], item["metadata"]["name"])
         assert metadata["annotations"][names.OWNER] == OWNER
+        assert metadata["labels"][names.MANAGED_BY] == "pulumi"
         (entry,) = metadata["managedFields"]
-        assert entry["fieldsV1"] == {"f:metadata": {"f:annotations": {f"f:{names.OWNER}": {}}}}
+        assert entry["fieldsV1"] == {
+            "f:metadata": {"f:annotations": {f"f:{names.OWNER}": {}}, "f:labels": {f"f:{names.MANAGED_BY}": {}}}
+        }
         assert entry["apiVersion"] == item["apiVersion"]
     assert {call[0] for call in kubectl.changes} == {"patch"}
     assert not look(kubectl)

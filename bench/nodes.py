@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bench.measure import Comparison, in_turn
+from bench.measure import Comparison, in_turn, seconds
 from bench.peers import PeerError, Program
+from components.nodes import SCRIPT
+from config import load
+from istio.kernel import modules
 from localcluster import build, prerequisites
 from localcluster.vm import Vm
 
@@ -19,16 +23,20 @@ def comparisons(ours: Program, folder: Path) -> Iterator[Comparison]:
     """The rows of the table; `ours` is installed already."""
     with _machines(folder) as machines:
         pair = _Pair.of(ours, machines)
-        up, shift, prepared, shift_prepared = in_turn(
+        script = f"sh -s -- prepare {' '.join(modules(load(ours.config)))}"
+        up, shift, prepared, shift_prepared, bare = in_turn(
             PAIRS,
             {
                 "up, nothing to do": pair.up_without,
                 "weights, without nodes": pair.shift_without,
                 "up, two hosts to prepare": pair.up_with,
                 "weights, with nodes": pair.shift_with,
+                "the script by ssh on both hosts": lambda _turn: _by_ssh(machines, script),
             },
         ).values()
+    added = [with_hosts - without for with_hosts, without in zip(prepared, up, strict=True)]
     yield Comparison("(g) two hosts that are prepared", "the same without nodes", prepared, up)
+    yield Comparison("    what they add", "the same script by ssh, side by side", added, bare)
     yield Comparison("    a change of weights there", "the same without nodes", shift_prepared, shift)
 
 
@@ -71,6 +79,12 @@ class _Pair:
 
     def shift_with(self, turn: int) -> float:
         return self.prepared.shift(turn + 1)
+
+
+def _by_ssh(machines: Sequence[Vm], command: str) -> float:
+    """What no program can be quicker than, on these machines: their processors are emulated."""
+    with ThreadPoolExecutor() as pool:
+        return seconds(lambda: list(pool.map(lambda machine: machine.run(command, stdin=SCRIPT), machines)))
 
 
 @contextmanager

@@ -36,7 +36,7 @@ def comparisons(ours: Program, folder: Path) -> Iterator[Comparison]:
         ).values()
     added = [with_hosts - without for with_hosts, without in zip(prepared, up, strict=True)]
     yield Comparison("(g) two hosts that are prepared", "the same without nodes", prepared, up)
-    yield Comparison("    what they add", "the same script by ssh, side by side", added, bare)
+    yield Comparison("    what they add", "the same script by ssh", added, bare)
     yield Comparison("    a change of weights there", "the same without nodes", shift_prepared, shift)
 
 

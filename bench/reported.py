@@ -34,4 +34,4 @@ def compared(ours: Program) -> Iterator[Comparison]:
         if len(api.comments) != 1:
             raise RuntimeError(f"one comment is kept up to date, but there are {len(api.comments)}")
     stack.configure(ours.config)
-    yield Comparison("(h) from the pull request to the comment", "pulumi preview of the same change", our, their)
+    yield Comparison("(h) a pull request → its comment", "pulumi preview of the change", our, their)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -64,8 +65,12 @@ def begin_up(stack: Stack) -> subprocess.Popen[str]:
 def test_of_two_at_once_one_wins_and_the_other_is_told(shared: tuple[Stack, Stack]) -> None:
     one, other = shared
     winner = begin_up(one)
-    with pytest.raises(PulumiError) as loser:
-        other.up()
+    winner.send_signal(signal.SIGSTOP)  # on a quick machine it would be done before the other has begun
+    try:
+        with pytest.raises(PulumiError) as loser:
+            other.up()
+    finally:
+        winner.send_signal(signal.SIGCONT)
     assert "the stack is currently locked by 1 lock(s)" in loser.value.output
     assert "Traceback" not in loser.value.output
     printed, _ = winner.communicate(timeout=120)

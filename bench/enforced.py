@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import subprocess
 import time
@@ -38,10 +37,8 @@ def comparisons(ours: Program, bare: Program, applied: Applied) -> Iterator[Comp
     _apply_services(kubectl)
 
     def changing(program: Program, turn: int) -> Mapping[str, int]:
-        config = copy.deepcopy(dict(program.config))
-        config["routing"]["bill-service"]["weights"] = weights = SHIFTS[turn % 2]
-        program.stack.configure(config)
-        return weights
+        program.weigh(turn)
+        return SHIFTS[turn % 2]
 
     def begin() -> None:
         for program in (ours, bare):

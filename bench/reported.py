@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from bench.measure import Comparison, in_turn, seconds
 from bench.peers import Program
-from tests.github import github
+from harness.github import github
 
 PAIRS = 7
 

@@ -1,6 +1,6 @@
 """A pull request from its first push to the deployment after its merge: the steps of the workflows, in order.
 
-GitHub's API and its runner are the stand-ins of tests/github.py, and the policy pack has the stand-in of
+GitHub's API and its runner are the stand-ins of harness/github.py, and the policy pack has the stand-in of
 harness/policy.py; the repository, the commands, Pulumi and the cluster are real.
 """
 
@@ -19,13 +19,13 @@ import pytest
 import yaml
 
 from config.files import NAMESPACE
+from harness.github import GitHub, Workflow, github
 from harness.policy import stand_in_pack
 from harness.stack import PROJECT
 from localcluster import EmbeddedCluster
 from mesh.kubectl import Kubectl
 from mesh.pulumi import Stack
 from mesh.recover import recover
-from tests.github import GitHub, Workflow, github
 
 STACK = "dev"
 NO_COMMIT = "0" * 40

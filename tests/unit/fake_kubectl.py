@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import json
 import re
 from dataclasses import dataclass, field
@@ -27,6 +29,14 @@ def made(kind: str, name: str, namespace: str = "", annotations: dict[str, str] 
 
 def crd(plural: str, group: str) -> Object:
     return made("CustomResourceDefinition", f"{plural}.{group}", spec={"group": group})
+
+
+def helm_record(name: str, status: str = "deployed", **kept: Any) -> Object:
+    """The Secret in which Helm has `kept` the first revision of a release of the mesh."""
+    packed = base64.b64encode(base64.b64encode(gzip.compress(json.dumps({"config": {}, **kept}).encode()))).decode()
+    labels = {"owner": "helm", "name": name, "version": "1", "status": status}
+    metadata = {"name": f"sh.helm.release.v1.{name}.v1", "namespace": "istio-system", "labels": labels}
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": {"release": packed}}
 
 
 @dataclass(frozen=True)

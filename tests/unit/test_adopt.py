@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import copy
-import gzip
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -22,7 +20,7 @@ from mesh.kubectl import KubectlError
 from mesh.recorder import Recording, Resource
 from mesh.releases import owned_by
 
-from .fake_kubectl import FakeKubectl, Object
+from .fake_kubectl import FakeKubectl, Object, helm_record
 
 OWNER = "istio-governance/dev"
 HELM = owned_by("istiod", "istio-system", {})
@@ -80,13 +78,9 @@ def by_hand(kind: str, name: str) -> Object:
 
 
 def record(status: str = "deployed", *objects: Object, name: str = "istiod") -> Object:
-    """The secret in which Helm keeps a release."""
+    """The secret in which Helm keeps a release of `objects`."""
     manifest = yaml.safe_dump_all(objects)
-    kept = {"config": {}, "chart": {"metadata": {"name": name, "version": VERSION}}, "manifest": manifest}
-    packed = base64.b64encode(base64.b64encode(gzip.compress(json.dumps(kept).encode()))).decode()
-    labels = {"owner": "helm", "name": name, "version": "1", "status": status}
-    metadata = {"name": f"sh.helm.release.v1.{name}.v1", "namespace": "istio-system", "labels": labels}
-    return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": {"release": packed}}
+    return helm_record(name, status, chart={"metadata": {"name": name, "version": VERSION}}, manifest=manifest)
 
 
 def look(kubectl: FakeKubectl, known: frozenset[str] = frozenset()) -> adopt.Plan:

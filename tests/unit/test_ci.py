@@ -15,8 +15,8 @@ import yaml
 
 from ci import comment, lint, stacks
 from ci.stacks import ORDER, touched
+from harness.github import TOKEN, GitHub, Workflow, github
 from mesh.report.markdown import marker
-from tests.github import TOKEN, GitHub, Workflow, github
 
 from .given import ROOT
 

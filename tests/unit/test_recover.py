@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import gzip
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +10,7 @@ from typing import Any
 from mesh import pulumi
 from mesh.recover import look, recover
 
-from .fake_kubectl import FakeKubectl, Object
+from .fake_kubectl import FakeKubectl, Object, helm_record
 
 MESH = "istio-system"
 
@@ -32,14 +30,6 @@ def release(name: str, *after: str) -> Object:
         "dependencies": needs,
         "propertyDependencies": {"values": needs},
     }
-
-
-def record(name: str, status: str = "deployed") -> Object:
-    """The secret in which Helm keeps a release."""
-    packed = base64.b64encode(base64.b64encode(gzip.compress(b"{}"))).decode()
-    labels = {"owner": "helm", "name": name, "version": "1", "status": status}
-    metadata = {"name": f"sh.helm.release.v1.{name}.v1", "namespace": MESH, "labels": labels}
-    return {"kind": "Secret", "metadata": metadata, "data": {"release": packed}}
 
 
 @dataclass
@@ -65,13 +55,13 @@ def stack(tmp_path: Path, *resources: Object, **deployment: Any) -> FakeStack:
 
 def test_a_release_that_helm_has_removed_already_leaves_the_state(tmp_path: Path) -> None:
     interrupted = stack(tmp_path, release("istio-base"), release("istio-cni"), release("istiod", "istio-cni"))
-    kubectl = FakeKubectl(objects=[record("istio-base"), record("istiod")])
+    kubectl = FakeKubectl(objects=[helm_record("istio-base"), helm_record("istiod")])
     assert recover(interrupted, kubectl, MESH) == [
         "the entry in the state of the Helm release istio-cni, which is not in the cluster"
     ]
     assert interrupted.deployment["resources"] == [release("istio-base"), release("istiod")]
     assert not look(interrupted, kubectl, MESH)
-    assert kubectl.left == {("Secret", record(name)["metadata"]["name"]) for name in ("istio-base", "istiod")}
+    assert kubectl.left == {("Secret", helm_record(name)["metadata"]["name"]) for name in ("istio-base", "istiod")}
 
 
 def test_the_release_of_another_namespace_is_not_looked_for(tmp_path: Path) -> None:
@@ -82,7 +72,9 @@ def test_the_release_of_another_namespace_is_not_looked_for(tmp_path: Path) -> N
 def test_operations_and_records_that_stand_in_the_way_are_cleared(tmp_path: Path) -> None:
     operation = {"type": "creating", "resource": release("istiod")}
     interrupted = stack(tmp_path, release("istio-base"), pending_operations=[operation])
-    kubectl = FakeKubectl(objects=[record("istio-base"), record("istiod", "pending-install"), record("shop")])
+    kubectl = FakeKubectl(
+        objects=[helm_record("istio-base"), helm_record("istiod", "pending-install"), helm_record("shop")]
+    )
     assert recover(interrupted, kubectl, MESH) == [
         "the unfinished operation in the state: creating Release istiod",
         "the record of the Helm release istiod, revision 1 (pending-install)",

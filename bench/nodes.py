@@ -1,4 +1,8 @@
-"""What the preparation of nodes adds to `pulumi up` where the nodes are prepared already."""
+"""What the preparation of nodes adds to `pulumi up` where the nodes are prepared already.
+
+The nodes are hosts in namespaces, no proof that modules get loaded: that is in tests/e2e/test_nodes.py, on machines with
+a kernel of their own. Those are emulated, and what is measured on them is mostly the emulation.
+"""
 
 from __future__ import annotations
 
@@ -8,34 +12,36 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from bench.host import Host
 from bench.measure import Comparison, in_turn, seconds
 from bench.peers import PeerError, Program
 from components.nodes import SCRIPT
 from config import load
 from istio.kernel import modules
 from localcluster import build, prerequisites
-from localcluster.vm import Vm
 
 PAIRS = 7
+HOSTS = 2
 
 
 def comparisons(ours: Program, folder: Path) -> Iterator[Comparison]:
     """The rows of the table; `ours` is installed already."""
-    with _machines(folder) as machines:
-        pair = _Pair.of(ours, machines)
+    with _hosts(folder) as hosts:
+        pair = _Pair.of(ours, hosts)
         script = f"sh -s -- prepare {' '.join(modules(load(ours.config)))}"
         up, shift, prepared, shift_prepared, bare = in_turn(
             PAIRS,
             {
                 "up, nothing to do": pair.up_without,
                 "weights, without nodes": pair.shift_without,
-                "up, two hosts to prepare": pair.up_with,
+                f"up, {HOSTS} hosts to prepare": pair.up_with,
                 "weights, with nodes": pair.shift_with,
-                "the script by ssh on both hosts": lambda _turn: _by_ssh(machines, script),
+                f"the script by ssh on {HOSTS} hosts": lambda _turn: _by_ssh(hosts, script),
             },
         ).values()
+        pair.up_without(PAIRS)  # while the hosts still answer, as they have to for that
     added = [with_hosts - without for with_hosts, without in zip(prepared, up, strict=True)]
-    yield Comparison("(g) two hosts that are prepared", "the same without nodes", prepared, up)
+    yield Comparison(f"(g) {HOSTS} hosts that are prepared", "the same without nodes", prepared, up)
     yield Comparison("    what they add", "the same script by ssh", added, bare)
     yield Comparison("    a change of weights there", "the same without nodes", shift_prepared, shift)
 
@@ -48,14 +54,11 @@ class _Pair:
     prepared: Program
 
     @classmethod
-    def of(cls, program: Program, machines: Sequence[Vm]) -> _Pair:
-        """`machines` as the nodes; they have their modules from here on."""
-        hosts = {
-            f"machine-{at}": {"address": "127.0.0.1", "port": machine.port, "hostKey": machine.host_key()}
-            for at, machine in enumerate(machines, start=1)
-        }
-        key = program.stack.encrypted("sshPrivateKey", machines[0].private_key)
-        nodes = {"nodes": {"mode": "ssh", "hosts": hosts}, "sshPrivateKey": key}
+    def of(cls, program: Program, hosts: Sequence[Host]) -> _Pair:
+        """`hosts` as the nodes; they are prepared from here on."""
+        listed = {f"host-{host.number}": {"address": host.address, "hostKey": host.host_key} for host in hosts}
+        key = program.stack.encrypted("sshPrivateKey", hosts[0].private_key)
+        nodes = {"nodes": {"mode": "ssh", "hosts": listed}, "sshPrivateKey": key}
         pair = cls(program, replace(program, config={**program.config, **nodes}))
         pair.prepared.begin()
         pair.prepared.up()
@@ -81,24 +84,21 @@ class _Pair:
         return self.prepared.shift(turn + 1)
 
 
-def _by_ssh(machines: Sequence[Vm], command: str) -> float:
-    """What no program can be quicker than, on these machines: their processors are emulated."""
-    with ThreadPoolExecutor() as pool:
-        return seconds(lambda: list(pool.map(lambda machine: machine.run(command, stdin=SCRIPT), machines)))
+def _by_ssh(hosts: Sequence[Host], command: str) -> float:
+    """What no program can be quicker than: the script on all hosts at once."""
+    with ThreadPoolExecutor(len(hosts)) as pool:
+        return seconds(lambda: list(pool.map(lambda host: host.run(command, stdin=SCRIPT), hosts)))
 
 
 @contextmanager
-def _machines(folder: Path) -> Iterator[list[Vm]]:
-    """Two machines with a kernel of their own that have booted."""
+def _hosts(folder: Path) -> Iterator[list[Host]]:
     prerequisites.check_vm()
     build.build(["vm"])
-    machines = [Vm(build.vm_image(), 22000 + at, folder / f"machine-{at}.log") for at in (1, 2)]
+    hosts = [Host(number, folder / f"host-{number}") for number in range(1, HOSTS + 1)]
     try:
-        for machine in machines:
-            machine.start()
-        for machine in machines:
-            machine.wait()
-        yield machines
+        for host in hosts:
+            host.start()
+        yield hosts
     finally:
-        for machine in machines:
-            machine.stop()
+        for host in hosts:
+            host.stop()

@@ -1,4 +1,4 @@
-"""The names of everything that a stack makes. They are an interface: renaming one replaces a live object."""
+"""The names of a stack and of everything that it makes; these are an interface: renaming one replaces a live object."""
 
 MANAGED_BY = "app.kubernetes.io/managed-by"
 """The common label for the tool that manages an object: https://kubernetes.io/docs/concepts/overview/working-with-objects/common-labels/"""
@@ -33,6 +33,12 @@ CORDONED = "istio-governance/cordoned-by"
 ROUTING_API = "networking.istio.io/v1beta1"
 SECURITY_API = "security.istio.io/v1beta1"
 """Served by every supported Istio; another would be a new URN, and Pulumi would delete the live rule with the old."""
+
+
+def is_production(stack: str) -> bool:
+    """By the name of the stack: `prod`, `production`, `prod-eu`, … also behind its organization."""
+    name = stack.rpartition("/")[2]
+    return name == "prod" or name.startswith(("prod-", "production"))
 
 
 RELEASES = {

@@ -1,7 +1,7 @@
 """What the preparation of nodes adds to `pulumi up` where the nodes are prepared already.
 
-The nodes are hosts in namespaces, no proof that modules get loaded: that is in tests/e2e/test_nodes.py, on machines with
-a kernel of their own. Those are emulated, and what is measured on them is mostly the emulation.
+The nodes are hosts in namespaces, no proof that modules get loaded: that is in tests/e2e/test_nodes.py, on machines
+with a kernel of their own. Those are emulated, and what is measured on them is mostly the emulation.
 """
 
 from __future__ import annotations

@@ -35,7 +35,8 @@ class StackConfig(Model):
     protect: bool = Field(
         False,
         description="true or false: Pulumi refuses to delete or replace namespaces, the mesh's releases and Services; "
-        "mesh shift asks for --yes and a clean, current checkout, as for a stack prod",
+        "mesh shift asks for --yes and a clean, current checkout, as for a stack that is called prod, prod-… or "
+        "production…",
     )
 
     def selector(self, service: str) -> dict[str, str]:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass
 from typing import Any
 
+from names import is_production
+
 SUBSET_RULE, ROUTE_RULE = "DestinationRule", "VirtualService"
 PREPARATION = "istio-governance:nodes:NodePrep"
 """The one component whose pods may change the node."""
@@ -77,11 +79,6 @@ class Verdict:
     rule: str
     mandatory: bool
     finding: Finding
-
-
-def is_production(stack: str) -> bool:
-    """By its name: `prod`, `production`, `prod-eu`, …"""
-    return stack == "prod" or stack.startswith(("prod-", "production"))
 
 
 def verdicts(resources: Sequence[Proposed], rules: Iterable[Rule] | None = None) -> list[Verdict]:

@@ -9,6 +9,7 @@ from dataclasses import asdict
 
 import click
 
+import names
 from config import files
 from config.routing import Shift
 from config.types import seconds
@@ -53,7 +54,9 @@ EXIT = {
 @click.option("--back", is_flag=True, help="Take back a shift that was killed.")
 @click.option("--message", "-m", default="", help="Why; it stands in `pulumi stack history`.")
 @click.option("--pr", is_flag=True, help="Change nothing: print the branch and the commit.")
-@click.option("--yes", is_flag=True, help="Needed for a protected stack: prod, or one with protect: true.")
+@click.option(
+    "--yes", is_flag=True, help="Needed for production (a stack prod, prod-…, production…), or with protect: true."
+)
 @cli.stack_option
 @cli.json_option
 def command(
@@ -89,7 +92,7 @@ def command(
     if pr:
         _print_pull_request(driver, service, start, aim, message)
         return cli.Exit.GOOD
-    if stack == "prod" or live.config.protect:
+    if names.is_production(stack) or live.config.protect:
         _require_current(driver, yes)
     shift = _how(live, steps, interval, probes, now)
     try:

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from mesh.declared import declared
-from policy.rules import RULES, Proposed, Rule, is_production, verdicts
+from names import is_production
+from policy.rules import RULES, Proposed, Rule, verdicts
 
 from .given import STACKS
 
@@ -155,7 +156,7 @@ def test_levels_follow_the_environment() -> None:
         ("prod-eu", True),
         ("dev", False),
     ]
-    assert [is_production(name) for name in ("prod", "production", "prod-eu", "product", "dev")] == [
+    assert [is_production(name) for name in ("prod", "team/production", "prod-eu", "product", "dev")] == [
         True,
         True,
         True,

@@ -8,7 +8,7 @@ from components.namespace import WorkloadNamespace, WorkloadNamespaceArgs
 from components.network import NetworkPolicies, NetworkPoliciesArgs
 from components.nodes import NodePrep, NodePrepArgs
 from components.purge import Purge, PurgeArgs, PurgeGuard
-from components.routing import Egress, EgressArgs, Routing, RoutingArgs
+from components.routing import Announced, AnnouncedArgs, Egress, EgressArgs, Routing, RoutingArgs
 from components.workload import Workload, WorkloadArgs
 from config import stack
 from istio import kernel
@@ -57,16 +57,17 @@ workloads = {
 }
 if config.namespace.default_deny:
     NetworkPolicies("network", NetworkPoliciesArgs(config, namespace), after(workload_namespace))
-rules = [
-    Routing(service.name, RoutingArgs(service, config.cluster), after(workloads[service.name]))
-    for service in routed(config)
-]
+rules = [Routing(service.name, RoutingArgs(service), after(workloads[service.name])) for service in routed(config)]
+announced = [Announced("subsets", AnnouncedArgs(config.cluster, rules), after(workload_namespace))] if rules else []
+for rule in rules:
+    rule.split(*announced)
 exits = [
     Egress(host, EgressArgs(egress, config.namespace.name, config.mesh.namespace), after(workload_namespace))
     for host, egress in config.outside.items()
 ]
 if istio and config.mesh.purge:
-    PurgeGuard("guard", PurgeArgs(config.cluster, config.mesh), after(istio, *workloads.values(), *rules, *exits))
+    everything = istio, *workloads.values(), *rules, *announced, *exits
+    PurgeGuard("guard", PurgeArgs(config.cluster, config.mesh), after(*everything))
 
 pulumi.export("meshVersion", config.mesh.current.version if config.mesh.mode == "managed" else config.mesh.mode)
 pulumi.export("namespace", namespace)

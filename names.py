@@ -104,11 +104,5 @@ def outside(host: str) -> str:
     return f"egress-{host.replace('.', '-')}"
 
 
-def announced(service: str) -> str:
-    """Of the command that waits until the proxies know the subsets."""
-    return f"{service}-subsets-announced"
-
-
-def drained(service: str) -> str:
-    """Of the command that waits until the proxies send nothing to subsets that are about to go."""
-    return f"{service}-subsets-drained"
+ANNOUNCED = "subsets-announced"
+"""The command that waits for the proxies between subsets and weights."""

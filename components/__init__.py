@@ -4,7 +4,17 @@ from components.istio import Istio
 from components.namespace import WorkloadNamespace
 from components.nodes import NodePrep
 from components.purge import Purge, PurgeGuard
-from components.routing import Egress, Routing
+from components.routing import Announced, Egress, Routing
 from components.workload import Workload
 
-__all__ = ["Egress", "Istio", "NodePrep", "Purge", "PurgeGuard", "Routing", "Workload", "WorkloadNamespace"]
+__all__ = [
+    "Announced",
+    "Egress",
+    "Istio",
+    "NodePrep",
+    "Purge",
+    "PurgeGuard",
+    "Routing",
+    "Workload",
+    "WorkloadNamespace",
+]

@@ -1,7 +1,7 @@
 """Commands that run where Pulumi runs, or on another machine by SSH.
 
 They have the types, and so the URNs and the behaviour, of the classes in pulumi-command, whose import would take as
-long as the registration of everything that a stack has. Without `update` a change runs `create` again.
+long as the registration of everything that a stack has. A change runs `create` again.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ class LocalCommand(pulumi.CustomResource):
         name: str,
         *,
         create: str | None = None,
-        update: str | None = None,
         delete: str | None = None,
         environment: Mapping[str, pulumi.Input[str]] | None = None,
         stdin: pulumi.Input[str] | None = None,
@@ -36,7 +35,6 @@ class LocalCommand(pulumi.CustomResource):
         """Each command is for the shell; `environment` is added to Pulumi's own, `stdin` is given to each."""
         arguments = {
             "create": create,
-            "update": update,
             "delete": delete,
             "environment": environment,
             "stdin": stdin,

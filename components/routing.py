@@ -21,18 +21,15 @@ _WAIT = ".venv/bin/python -m mesh.wait"
 
 @dataclass(frozen=True)
 class RoutingArgs:
-    """`cluster` is for the commands that ask its proxies."""
-
     routed: Routed
-    cluster: Cluster
 
 
 class Routing(pulumi.ComponentResource):
-    """Subsets → the proxies know them → weights → no proxy uses another subset.
+    """Subsets → the proxies know those of all services → weights → no proxy uses another subset.
 
     Each subset is a DestinationRule of its own beside a base one; Istio merges the rules of one host and namespace. So
-    Pulumi makes a new subset before the weights change, and deletes an old one after everything else. Two commands
-    wait for the proxies on the way. Their inputs are the subsets alone: a change of weights does not run them.
+    Pulumi makes a new subset before the weights change, and deletes an old one after everything else. `Announced`
+    waits for the proxies on the way, and `split` makes what comes after it.
 
     https://istio.io/latest/docs/ops/best-practices/traffic-management/#split-virtual-services
     https://istio.io/latest/docs/reference/config/networking/destination-rule/
@@ -43,32 +40,56 @@ class Routing(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: RoutingArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("istio-governance:routing:Routing", name, None, opts)
-        routed = args.routed
-        environment = {
-            "MESH_CONTEXT": args.cluster.context,
-            "MESH_KUBECONFIG": args.cluster.kubeconfig,
-            "MESH_NAMESPACE": routed.namespace,
-            "MESH_SERVICE": name,
-            "MESH_SELECTOR": json.dumps(dict(routed.selector), sort_keys=True),
-            "MESH_SUBSETS": json.dumps(routed.subsets, sort_keys=True),
+        self.routed = args.routed
+        self.before = [_object(self, made, self.routed.namespace) for made in self.routed.before]
+
+    def split(self, *after: pulumi.Resource) -> None:
+        """Registers the weights, which is all that a change of them touches."""
+        _object(self, self.routed.weights, self.routed.namespace, after=[*self.before, *after])
+        self.weights = pulumi.Output.from_input(self.routed.shares)
+        self.register_outputs({"weights": self.weights})
+
+
+@dataclass(frozen=True)
+class AnnouncedArgs:
+    """`cluster` is for the command that asks its proxies, `rules` are all that the stack has."""
+
+    cluster: Cluster
+    rules: Sequence[Routing]
+
+
+class Announced(pulumi.ComponentResource):
+    """The wait for the proxies, once for all services: so each proxy is asked once, however many services change.
+
+    Its input is the subsets alone, and another one makes it anew: the new command waits before the weights change until
+    every proxy knows the subsets. Pulumi deletes what it has replaced at the end, after the rules that go and before
+    their subsets: the old command then waits until no proxy has a route to a subset that goes.
+    """
+
+    def __init__(self, name: str, args: AnnouncedArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("istio-governance:routing:Announced", name, None, opts)
+        services = {
+            rule.routed.name: {"selector": dict(rule.routed.selector), "subsets": rule.routed.subsets}
+            for rule in args.rules
         }
-        before = [_object(self, made, routed.namespace) for made in routed.before]
-        announced = LocalCommand(
-            names.announced(name),
+        LocalCommand(
+            names.ANNOUNCED,
             create=f"{_WAIT} announced",
             delete=f"{_WAIT} forgotten",
-            environment=environment,
-            opts=pulumi.ResourceOptions(parent=self, depends_on=before),
+            environment={
+                "MESH_CONTEXT": args.cluster.context,
+                "MESH_KUBECONFIG": args.cluster.kubeconfig,
+                "MESH_NAMESPACE": args.rules[0].routed.namespace,
+            },
+            stdin=json.dumps(services, sort_keys=True),
+            opts=pulumi.ResourceOptions(
+                parent=self,
+                depends_on=[made for rule in args.rules for made in rule.before],
+                replace_on_changes=["stdin"],
+                delete_before_replace=False,
+            ),
         )
-        weights = _object(self, routed.weights, routed.namespace, after=[*before, announced])
-        LocalCommand(
-            names.drained(name),
-            update=f"{_WAIT} drained",
-            environment=environment,
-            opts=pulumi.ResourceOptions(parent=self, depends_on=[weights]),
-        )
-        self.weights = pulumi.Output.from_input(routed.shares)
-        self.register_outputs({"weights": self.weights})
+        self.register_outputs({})
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ class Resource:
     ignore_changes: tuple[str, ...]
     timeouts: Mapping[str, str]
     protect: bool = False
+    replace_on_changes: tuple[str, ...] = ()
 
     @property
     def kind(self) -> str:
@@ -109,6 +110,7 @@ class Monitor:
                 tuple(request.ignoreChanges),
                 {step: getattr(request.customTimeouts, step) for step in ("create", "update", "delete")},
                 request.protect,
+                tuple(request.replaceOnChanges),
             )
         identity = f"{request.name}-id" if request.custom else ""
         return resource_pb2.RegisterResourceResponse(urn=urn, id=identity, object=request.object)

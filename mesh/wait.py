@@ -1,7 +1,8 @@
 """Waits for the proxies between two steps of a change, so that no request meets a subset that is not there.
 
-Run by the commands in components/routing.py, which say by the environment what to wait for. The proxies themselves are
-asked, by their admin interface: what istiod has sent says nothing on what they have taken over.
+Run by the command in components/routing.py, which says on stdin what to wait for: all services at once, so that a
+change of many asks a proxy no more often than a change of one. The proxies themselves are asked, by their admin
+interface: what istiod has sent says nothing on what they have taken over.
 """
 
 from __future__ import annotations
@@ -10,63 +11,107 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import names
 from mesh.envoy import Cluster, Proxy, each, proxies
 from mesh.kubectl import Kubectl, KubectlError
 
 SECONDS = 120.0
 PAUSE = 0.2
+_SHOWN = 20
 
 Missing = str
 """What a proxy lacks, in words; '' when it is ready."""
 
+Known = Mapping[str, Collection[str]]
+"""Service → subsets."""
+
 
 @dataclass(frozen=True)
-class Subsets:
-    """The subsets of one service: name → the labels that its pods have beside `selector`."""
+class Service:
+    """`subsets`: name → the labels that its pods have beside `selector`."""
 
-    kubectl: Kubectl
-    namespace: str
-    service: str
     selector: Mapping[str, str]
     subsets: Mapping[str, Mapping[str, str]]
 
+
+@dataclass(frozen=True)
+class Subsets:
+    """Those of all services of a stack."""
+
+    kubectl: Kubectl
+    namespace: str
+    services: Mapping[str, Service]
+
     def announced(self) -> str:
         """Waits until every proxy knows the subsets, with an endpoint for each that has a pod that is ready."""
-        ready = {subset for subset, labels in self.subsets.items() if self._has_ready_pods(labels)}
+        ready = self._with_ready_pods()
 
         def missing(proxy: Proxy) -> Missing:
-            known: dict[str, bool] = {}
+            known: defaultdict[str, dict[str, bool]] = defaultdict(dict)
             for status in proxy.json("clusters", format="json").get("cluster_statuses", []):
-                cluster = Cluster.parse(status["name"])
-                if cluster and cluster.leads_to(self.service, self.namespace):
-                    known[cluster.subset] = known.get(cluster.subset, False) or bool(status.get("host_statuses"))
-            if not known:
-                return ""  # this one sees nothing of the service
-            lacking = [s for s in self.subsets if s not in known or (s in ready and not known[s])]
-            return f"does not know {', '.join(lacking)}" if lacking else ""
+                if found := self._destination(Cluster.parse(status["name"])):
+                    service, subset = found
+                    known[service][subset] = known[service].get(subset, False) or bool(status.get("host_statuses"))
+            lacking = {
+                service: [
+                    subset
+                    for subset in self.services[service].subsets
+                    if subset not in found or (subset in ready[service] and not found[subset])
+                ]
+                for service, found in known.items()  # it sees nothing of the others
+            }
+            return _said("does not know", lacking)
 
-        count = self._until(missing)
-        return f"{count} proxies know the subsets {', '.join(self.subsets)} of {self.service}"
+        return f"{self._until(missing)} proxies know the subsets of {', '.join(self.services)}"
 
-    def drained(self, left: Collection[str]) -> str:
-        """Waits until no proxy has a route to a subset of the service that is not `left`."""
+    def forgotten(self, routed: Known) -> str:
+        """Waits until no proxy has a route to a subset but those that are still `routed` to."""
 
         def missing(proxy: Proxy) -> Missing:
-            used = {c.subset for c in proxy.destinations() if c.leads_to(self.service, self.namespace)}
-            going = sorted(used - {"", *left})
-            return f"still sends to {', '.join(going)}" if going else ""
+            going: defaultdict[str, set[str]] = defaultdict(set)
+            for service, subset in filter(None, map(self._destination, proxy.destinations())):
+                if subset and subset not in routed.get(service, ()):
+                    going[service].add(subset)
+            return _said("still sends to", going)
 
-        count = self._until(missing)
-        return f"{count} proxies send to no other subset of {self.service} than {', '.join(left) or 'none'}"
+        return (
+            f"{self._until(missing)} proxies send to no other subsets than the rules of {', '.join(routed) or 'none'}"
+        )
 
-    def _has_ready_pods(self, labels: Mapping[str, str]) -> bool:
-        selector = ",".join(f"{key}={value}" for key, value in {**self.selector, **labels}.items())
-        pods = self.kubectl.items("pods", f"--namespace={self.namespace}", f"--selector={selector}")
-        conditions = [c for pod in pods for c in pod.get("status", {}).get("conditions", [])]
-        return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+    def routed(self) -> Known:
+        """The subsets that the live rules of the services have a route to, a weight of 0 included."""
+        rules = self.kubectl.items("virtualservices.networking.istio.io", f"--namespace={self.namespace}")
+        specs = {rule["metadata"]["name"]: rule["spec"] for rule in rules}
+        return {
+            service: set(_subsets(specs[rule]))
+            for service in self.services
+            if (rule := names.virtual_service(service)) in specs
+        }
+
+    def _destination(self, cluster: Cluster | None) -> tuple[str, str] | None:
+        """(service, subset), if it is one of ours."""
+        if not cluster or cluster.direction != "outbound":
+            return None
+        service, _, domain = cluster.host.partition(".")
+        ours = service in self.services and domain.startswith(f"{self.namespace}.svc.")
+        return (service, cluster.subset) if ours else None
+
+    def _with_ready_pods(self) -> Known:
+        pods = self.kubectl.items("pods", f"--namespace={self.namespace}")
+        ready = [pod["metadata"].get("labels", {}).items() for pod in pods if _is_ready(pod)]
+        return {
+            name: {
+                subset
+                for subset, labels in service.subsets.items()
+                if any({**service.selector, **labels}.items() <= has for has in ready)
+            }
+            for name, service in self.services.items()
+        }
 
     def _until(self, missing: Callable[[Proxy], Missing]) -> int:
         """How many proxies were asked until none lacked anything. Raises `TimeoutError`."""
@@ -78,10 +123,12 @@ class Subsets:
             if not (lacking := {proxy: text for proxy, text in answers.items() if text}):
                 return count
             if time.monotonic() > end:
-                listed = "\n".join(f"  {proxy.namespace}/{proxy.pod} {text}" for proxy, text in lacking.items())
+                lines = [f"  {proxy.namespace}/{proxy.pod} {text}" for proxy, text in lacking.items()]
+                more = [f"  and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
+                listed = "\n".join([*lines[:_SHOWN], *more])
                 raise TimeoutError(
-                    f"after {SECONDS:.0f} seconds {len(lacking)} of {count} proxies are not ready for the change of "
-                    f"{self.service}:\n{listed}\n"
+                    f"after {SECONDS:.0f} seconds {len(lacking)} of {count} proxies are not ready for the change:\n"
+                    f"{listed}\n"
                     "What comes after was not done, and requests go where they went. See what holds them up "
                     "(istioctl proxy-status), then `pulumi up` again."
                 )
@@ -97,34 +144,54 @@ def _answer(proxy: Proxy, missing: Callable[[Proxy], Missing]) -> Missing:
         return "" if proxy.is_gone() else f"cannot be asked: {error}"
 
 
+def _said(what: str, subsets: Known) -> Missing:
+    listed = [f"{', '.join(sorted(some))} of {service}" for service, some in sorted(subsets.items()) if some]
+    return f"{what} {', '.join(listed)}" if listed else ""
+
+
+def _is_ready(pod: Mapping[str, Any]) -> bool:
+    conditions = pod.get("status", {}).get("conditions", [])
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+
+
+def _subsets(spec: Any) -> Iterator[str]:
+    """Of every destination in a VirtualService, mirrors included."""
+    if isinstance(spec, list):
+        for value in spec:
+            yield from _subsets(value)
+    elif isinstance(spec, Mapping):
+        for key, value in spec.items():
+            if key in ("destination", "mirror"):
+                yield value.get("subset", "")
+            else:
+                yield from _subsets(value)
+
+
 def main(step: str) -> None:
     kubectl = Kubectl(os.environ["MESH_CONTEXT"], os.environ["MESH_KUBECONFIG"])
-    waiting = Subsets(
-        kubectl,
-        os.environ["MESH_NAMESPACE"],
-        os.environ["MESH_SERVICE"],
-        json.loads(os.environ["MESH_SELECTOR"]),
-        json.loads(os.environ["MESH_SUBSETS"]),
-    )
+    services = {name: Service(**service) for name, service in json.load(sys.stdin).items()}
+    waiting = Subsets(kubectl, os.environ["MESH_NAMESPACE"], services)
     try:
         match step:
             case "announced":
                 print(waiting.announced())
-            case "drained":
-                print(waiting.drained(waiting.subsets))
             case "forgotten":
-                print(_leniently(lambda: waiting.drained(())))
+                print(_forgotten(waiting))
             case _:
-                raise SystemExit(f"unknown step '{step}': announced, drained or forgotten")
+                raise SystemExit(f"unknown step '{step}': announced or forgotten")
     except (KubectlError, TimeoutError) as error:
         raise SystemExit(str(error)) from None
 
 
-def _leniently(wait: Callable[[], str]) -> str:
+def _forgotten(waiting: Subsets) -> str:
     """When the rules go altogether, so may the proxies: nothing may stop that."""
+    routed: Known = {}
     try:
-        return wait()
+        routed = waiting.routed()
+        return waiting.forgotten(routed)
     except (KubectlError, TimeoutError) as error:
+        if routed:
+            raise
         return f"did not wait: {error}"
 
 

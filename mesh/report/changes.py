@@ -86,7 +86,7 @@ def _declared(old: Resource | None, new: Resource, line: str, operations: Mappin
 
 
 def _is_replaced(change: Change) -> bool:
-    immutable = (*_IMMUTABLE.get(change.kind, ()), *_IDENTITY)
+    immutable = (*_IMMUTABLE.get(change.kind, ()), *_IDENTITY, *((key,) for key in change.resource.replace_on_changes))
     return any(difference.path[: len(path)] == path for difference in change.differences for path in immutable)
 
 

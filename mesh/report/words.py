@@ -123,6 +123,8 @@ def _parts(changes: Sequence[Change], old_name: str) -> Iterator[_Part]:
     for change in changes:
         if change.kind == "VirtualService":
             yield from _virtual_service(change)
+        elif change.name == names.ANNOUNCED:
+            continue  # the versions themselves have been told
         elif change.operation in ("update", "replace"):
             yield from _told(change)
         elif change.kind not in {*WORKLOADS, *_RULES, "ServiceAccount", "Service", "Release", "Command"}:

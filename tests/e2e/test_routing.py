@@ -394,13 +394,20 @@ def test_a_label_of_a_live_version_cannot_change_in_place(
     assert {answer.status for answer in get(kubectl, f"{BILL}/?[1-20]")} == {"200"}
 
 
-def test_the_rules_go_and_the_service_stays(caller: Proxy, complete: Config, stack: Stack, kubectl: Kubectl) -> None:
+@pytest.mark.parametrize("left", ["ledger-service", ""], ids=["while another's stay", "altogether"])
+def test_no_request_fails_when_rules_come_and_go(
+    left: str, caller: Proxy, complete: Config, stack: Stack, kubectl: Kubectl
+) -> None:
     del caller
+    rules = {"ledger-service": ROUTING["ledger-service"]}
     without = serving(complete, *CHANGES["and another label"])
-    without["routing"] = {}
-    stack.configure(without)
+    ruled = {**without, "routing": {**without["routing"], **rules}}
+    without["routing"] = {name: rule for name, rule in rules.items() if name == left}
     with Load(kubectl, NAMESPACE) as load:
-        stack.up()
+        for config in (ruled, without):
+            stack.configure(config)
+            stack.up()
+        load.wait_for(REQUESTS)
     assert load.failures == []
     with pytest.raises(KubectlError, match="NotFound"):
         kubectl.run("get", "virtualservice", "vs-bill-service", f"--namespace={NAMESPACE}")

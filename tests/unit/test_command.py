@@ -69,7 +69,7 @@ def test_each_property_of_the_preparation_is_in_the_published_schema(mode: str) 
 def test_each_property_of_the_whole_program_is_in_the_published_schema(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preflight, "check", lambda _config, owner: None)  # noqa: ARG005
     sent = commands(program("local"))
-    assert {key for command in sent for key in command.inputs} >= {"create", "update", "delete", "environment"}
+    assert {key for command in sent for key in command.inputs} >= {"create", "delete", "environment", "stdin"}
     for command in sent:
         assert list(objections(ARGUMENTS[command.type], plain(command.inputs))) == [], command.line
 

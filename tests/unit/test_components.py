@@ -12,11 +12,11 @@ import pulumi
 import pytest
 
 import names
-from components import Istio, Purge, PurgeGuard, Routing, Workload, WorkloadNamespace
+from components import Announced, Istio, Purge, PurgeGuard, Routing, Workload, WorkloadNamespace
 from components.istio import IstioArgs
 from components.namespace import WorkloadNamespaceArgs
 from components.purge import PurgeArgs
-from components.routing import RoutingArgs
+from components.routing import AnnouncedArgs, RoutingArgs
 from components.workload import WorkloadArgs
 from config import StackConfig
 from istio.charts import OFFICIAL_CHARTS
@@ -46,7 +46,9 @@ def make_workload(given: StackConfig, opts: pulumi.ResourceOptions | None = None
 
 def make_routing(given: StackConfig, opts: pulumi.ResourceOptions | None = None) -> Routing:
     (service,) = routed(given)
-    return Routing("bill-service", RoutingArgs(service, given.cluster), opts)
+    routing = Routing("bill-service", RoutingArgs(service), opts)
+    routing.split()
+    return routing
 
 
 def make_purge(given: StackConfig, opts: pulumi.ResourceOptions | None = None) -> Purge:
@@ -605,11 +607,28 @@ def test_routing_is_a_rule_for_each_subset_and_the_weights() -> None:
     }
 
 
-def test_every_subset_is_there_before_a_weight_points_to_it() -> None:
-    recording = made(make_routing)
-    weights = recording.one("VirtualService")
-    for rule in recording.named("DestinationRule").values():
-        assert rule.urn in weights.dependencies
+def test_the_proxies_know_every_subset_before_any_weight_points_to_one() -> None:
+    """And by the same order, backwards: no rule is left when the command is deleted, and every subset still is."""
+    extra = {"selector": {"app": "a"}, "ports": {"http": {"port": 80}}, "versions": {"v1": {"image": "a"}}}
+    given = config(services={"a": extra}, routing={"a": {"weights": {"v1": 100}}})
+
+    def program() -> None:
+        rules = [Routing(service.name, RoutingArgs(service)) for service in routed(given)]
+        announced = Announced("subsets", AnnouncedArgs(given.cluster, rules))
+        for rule in rules:
+            rule.split(announced)
+
+    recording = record(program)
+    command = recording.one("Command")
+    assert {urn for urn in command.dependencies if "DestinationRule" in urn} == {
+        rule.urn for rule in recording.named("DestinationRule").values()
+    }
+    for weights in recording.named("VirtualService").values():
+        assert command.urn in weights.dependencies
+    assert set(recording.named("VirtualService")) == {"vs-a", "vs-bill-service"}
+    assert command.replace_on_changes == ("stdin",), "an update would run nothing at the end"
+    services = json.loads(command.inputs["stdin"])
+    assert services["a"] == {"selector": {"app": "a"}, "subsets": {"v1": {"version": "v1"}}}
 
 
 @pytest.mark.parametrize(

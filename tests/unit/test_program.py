@@ -191,7 +191,7 @@ NEW_VERSION = {"bill-service": {"versions": {"v3": {"image": "nginx"}}}}
             {
                 "Deployment": {"bill-service-v3"},
                 "DestinationRule": {"dest-bill-service-v3"},
-                "Command": {"bill-service-subsets-announced", "bill-service-subsets-drained"},
+                "Command": {"subsets-announced"},
                 "VirtualService": {"vs-bill-service"},
             },
         ),

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import json
+import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
@@ -12,10 +16,12 @@ from mesh import wait
 from mesh.envoy import Proxy
 from mesh.kubectl import Kubectl, KubectlError
 
-from .fake_kubectl import FakeKubectl, made
+from .fake_kubectl import FakeKubectl, crd, made
 
 NUMBERS = count()
-HOST = "bill-service.istio-demo.svc.cluster.local"
+DOMAIN = "istio-demo.svc.cluster.local"
+HOST = f"bill-service.{DOMAIN}"
+SERVICE: Any = {"selector": {"service": "bill-service"}, "subsets": {v: {"version": v} for v in ("v1", "v2")}}
 
 
 def clusters(**subsets: bool) -> dict[str, Any]:
@@ -67,14 +73,21 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wait, "SECONDS", 0.2)
 
 
-def subsets(monkeypatch: pytest.MonkeyPatch, *asked: Telling, ready: str = "v1") -> wait.Subsets:
+def subsets(monkeypatch: pytest.MonkeyPatch, *asked: Telling, rules: Mapping[str, Any] | None = None) -> wait.Subsets:
+    """v1 has a pod that is ready, v2 one that is not; `rules` are the specs of live VirtualServices."""
     monkeypatch.setattr(wait, "proxies", lambda _kubectl: asked)
-    pod = made("Pod", "pod", "istio-demo", status={"conditions": [{"type": "Ready", "status": "True"}]})
-    monkeypatch.setattr(
-        FakeKubectl, "items", lambda _self, *args, **_: [pod] if args[-1].endswith(f"version={ready}") else []
-    )
-    labels = {version: {"version": version} for version in ("v1", "v2")}
-    return wait.Subsets(FakeKubectl(), "istio-demo", "bill-service", {"service": "bill-service"}, labels)
+    return wait.Subsets(kubectl(**(rules or {})), "istio-demo", {"bill-service": wait.Service(**SERVICE)})
+
+
+def kubectl(**rules: Any) -> FakeKubectl:
+    pods = [
+        made("Pod", version, "istio-demo", status={"conditions": [{"type": "Ready", "status": ready}]})
+        for version, ready in (("v1", "True"), ("v2", "False"))
+    ]
+    for pod in pods:
+        pod["metadata"]["labels"] = {"service": "bill-service", "version": pod["metadata"]["name"]}
+    live = [made("VirtualService", name.replace("_", "-"), "istio-demo", spec=spec) for name, spec in rules.items()]
+    return FakeKubectl(objects=[crd("virtualservices", "networking.istio.io"), *pods, *live])
 
 
 def test_a_subset_is_announced_when_every_proxy_knows_it_with_its_pods(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,31 +105,74 @@ def test_a_proxy_that_never_learns_is_named(monkeypatch: pytest.MonkeyPatch) -> 
     deaf = proxy(clusters(whole=True, v1=True))
     with pytest.raises(TimeoutError) as error:
         subsets(monkeypatch, deaf).announced()
-    assert f"istio-demo/{deaf.pod} does not know v2" in str(error.value)
+    assert f"istio-demo/{deaf.pod} does not know v2 of bill-service" in str(error.value)
     assert "requests go where they went" in str(error.value)
 
 
-def test_subsets_are_drained_when_no_proxy_routes_or_mirrors_to_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    slow = proxy(routes("v1", "old"), routes("v1", mirror="old"), routes("v1"))
-    assert "1 proxies send to no other" in subsets(monkeypatch, slow).drained({"v1", "v2"})
+def test_of_many_proxies_that_never_learn_some_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(TimeoutError, match="25 of 25 proxies") as error:
+        subsets(monkeypatch, *(proxy(clusters(whole=True)) for _ in range(25))).announced()
+    assert str(error.value).count("does not know v1, v2") == 20
+    assert "and 5 more" in str(error.value)
+
+
+V1 = {"destination": {"host": "bill-service", "subset": "v1"}, "weight": 0}
+V2 = {"host": "bill-service", "subset": "v2"}
+
+
+def test_subsets_are_forgotten_when_no_proxy_routes_or_mirrors_to_one_without_a_rule(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    slow = proxy(routes("v1", "old"), routes("v1", mirror="old"), routes("v1", mirror="v2"))
+    rules = {"vs_bill_service": {"http": [{"route": [V1], "mirror": V2}]}}
+    waiting = subsets(monkeypatch, slow, rules=rules)
+    assert waiting.routed() == {"bill-service": {"v1", "v2"}}
+    assert "1 proxies send to no other" in waiting.forgotten(waiting.routed())
     assert len(slow.answers) == 1
-    with pytest.raises(TimeoutError, match="still sends to old"):
-        subsets(monkeypatch, proxy(routes("v1", "old"))).drained({"v1", "v2"})
+    with pytest.raises(TimeoutError, match="still sends to old of bill-service"):
+        subsets(monkeypatch, proxy(routes("v1", "old"))).forgotten({"bill-service": {"v1", "v2"}})
+
+
+def test_a_proxy_is_asked_once_for_all_services(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as 300 services with as many callers: each exec takes a tenth of a second of a processor."""
+    services = [f"service-{number}" for number in range(300)]
+    clusters = [f"outbound|80|{subset}|{name}.{DOMAIN}" for name in services for subset in ("", "v1", "v2")]
+    listed = {"cluster_statuses": [{"name": name, "host_statuses": [{}]} for name in clusters]}
+    asked: list[str] = []
+
+    def answer(self: Kubectl, *args: str, timeout: float = 60, stdin: str | None = None) -> str:
+        del self, timeout, stdin
+        if args[0] == "exec":
+            asked.append(args[1])
+            return json.dumps(listed if "clusters" in args[-1] else {})
+        return ""
+
+    monkeypatch.setattr(Kubectl, "run", answer)
+    pods = [Proxy(Kubectl(), "istio-demo", f"pod-{number}") for number in range(300)]
+    monkeypatch.setattr(wait, "proxies", lambda _kubectl: pods)
+    waiting = wait.Subsets(Kubectl(), "istio-demo", {name: wait.Service(**SERVICE) for name in services})
+    assert "300 proxies know" in waiting.announced()
+    assert sorted(asked) == sorted(pod.pod for pod in pods)
+    waiting.forgotten({})
+    assert len(asked) == 2 * len(pods)
 
 
 @pytest.mark.parametrize("gone", [True, False])
 def test_only_a_pod_that_is_gone_need_not_answer(monkeypatch: pytest.MonkeyPatch, gone: bool) -> None:
     waiting = subsets(monkeypatch, proxy(None, gone=gone))
     if gone:
-        assert waiting.drained({"v1"})
+        assert waiting.announced()
     else:
         with pytest.raises(TimeoutError, match="cannot be asked: no such container"):
-            waiting.drained({"v1"})
+            waiting.announced()
 
 
-@pytest.mark.parametrize(("step", "text"), [("announced", "does not know v2"), ("drained", "still sends to old")])
+LEFT = {"vs_bill_service": {"http": [{"route": [V1]}]}}
+
+
+@pytest.mark.parametrize(("step", "text"), [("announced", "does not know v2"), ("forgotten", "still sends to old")])
 def test_a_step_that_fails_ends_with_a_message(monkeypatch: pytest.MonkeyPatch, step: str, text: str) -> None:
-    environment(monkeypatch, proxy({**clusters(whole=True, v1=True), **routes("old")}))
+    environment(monkeypatch, proxy({**clusters(whole=True, v1=True), **routes("old")}), **LEFT)
     with pytest.raises(SystemExit, match=text):
         wait.main(step)
 
@@ -126,14 +182,20 @@ def test_nothing_stops_the_rules_from_going_altogether(
 ) -> None:
     environment(monkeypatch, proxy(routes("old")))
     wait.main("forgotten")
-    assert "did not wait" in capsys.readouterr().out
+    assert "did not wait: after" in capsys.readouterr().out
+    monkeypatch.setattr(wait, "Kubectl", lambda _context, _kubeconfig: FakeKubectl(error="no route to host"))
+    environment_of(monkeypatch)
+    wait.main("forgotten")
+    assert "did not wait: no route to host" in capsys.readouterr().out
 
 
-def environment(monkeypatch: pytest.MonkeyPatch, asked: Telling) -> None:
+def environment(monkeypatch: pytest.MonkeyPatch, asked: Telling, **rules: Any) -> None:
     subsets(monkeypatch, asked)
-    monkeypatch.setattr(wait, "Kubectl", lambda _context, _kubeconfig: FakeKubectl())
-    values = {"CONTEXT": "", "KUBECONFIG": "", "NAMESPACE": "istio-demo", "SERVICE": "bill-service"}
-    for key, value in values.items():
+    monkeypatch.setattr(wait, "Kubectl", lambda _context, _kubeconfig: kubectl(**rules))
+    environment_of(monkeypatch)
+
+
+def environment_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    for key, value in {"CONTEXT": "", "KUBECONFIG": "", "NAMESPACE": "istio-demo"}.items():
         monkeypatch.setenv(f"MESH_{key}", value)
-    monkeypatch.setenv("MESH_SELECTOR", '{"service": "bill-service"}')
-    monkeypatch.setenv("MESH_SUBSETS", '{"v1": {"version": "v1"}, "v2": {"version": "v2"}}')
+    monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps({"bill-service": SERVICE})))

@@ -50,7 +50,14 @@ namespace = workload_namespace.namespace
 workloads = {
     name: Workload(
         name,
-        WorkloadArgs(service, config.selector(name), namespace, config.mesh_of(name), config.protect),
+        WorkloadArgs(
+            service,
+            config.selector(name),
+            namespace,
+            config.mesh_of(name),
+            config.protect,
+            stack.secrets(service.secrets),
+        ),
         after(workload_namespace),
     )
     for name, service in config.services.items()

@@ -9,6 +9,9 @@ OWNER = "istio-governance/stack"
 SIDECAR = "istio-governance/sidecar"
 """The annotation of a pod template that changes whenever its pods need another sidecar."""
 
+SECRETS = "istio-governance/secrets"
+"""The annotation of a pod template that changes whenever a secret value in the environment of its pods does."""
+
 SUBSET_STATISTICS = (
     r"cluster\.outbound\|[0-9]+\|[^|]+\|[^;]+;?\.upstream_(rq_(time|total|retry|timeout|.xx)|cx_none_healthy)"
 )
@@ -63,6 +66,16 @@ def is_release(name: str) -> bool:
 
 def workload(service: str, version: str) -> str:
     return f"{service}-{version}"
+
+
+def env_secret(service: str) -> str:
+    """The Secret with the values of the environment of a service's pods."""
+    return f"{service}-env"
+
+
+def env_key(service: str) -> str:
+    """Of the command that makes the key of their checksums."""
+    return f"{service}-env-key"
 
 
 DEFAULT_DENY = "default-deny"

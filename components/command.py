@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Literal
 
 import pulumi
 
@@ -30,14 +30,17 @@ class LocalCommand(pulumi.CustomResource):
         delete: str | None = None,
         environment: Mapping[str, pulumi.Input[str]] | None = None,
         stdin: pulumi.Input[str] | None = None,
+        logging: Literal["none"] | None = None,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
-        """Each command is for the shell; `environment` is added to Pulumi's own, `stdin` is given to each."""
+        """Each command is for the shell; `environment` is added to Pulumi's own, `stdin` is given to each. With
+        `logging` none Pulumi does not print what it prints."""
         arguments = {
             "create": create,
             "delete": delete,
             "environment": environment,
             "stdin": stdin,
+            "logging": logging,
             "stdout": None,
         }
         super().__init__("command:local:Command", name, arguments, pulumi.ResourceOptions.merge(_plugin(), opts))

@@ -42,19 +42,19 @@ class KubernetesObject(pulumi.CustomResource):
         labels: Mapping[str, str] | None = None,
         annotations: Mapping[str, str] | None = None,
         spec: Mapping[str, Any] | None = None,
+        data: Mapping[str, pulumi.Input[str]] | None = None,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
-        """`kind` is one of KINDS."""
+        """`kind` is one of KINDS; `data` is that of a Secret, in Base64."""
         api_version = KINDS[kind]
         if not kind.endswith("Patch"):  # somebody else's object must not say that it is ours
             labels = {names.MANAGED_BY: "pulumi", **(labels or {})}
             annotations = {names.OWNER: _owner(), **(annotations or {})}
         metadata = {"name": name, "namespace": namespace, "labels": labels, "annotations": annotations}
         body = {"apiVersion": api_version, "kind": kind.removesuffix("Patch"), "metadata": metadata}
+        content = {part: dict(value) for part, value in (("spec", spec), ("data", data)) if value is not None}
         group = api_version if "/" in api_version else f"core/{api_version}"
-        super().__init__(
-            f"kubernetes:{group}:{kind}", name, {**body, "spec": dict(spec)} if spec is not None else body, opts
-        )
+        super().__init__(f"kubernetes:{group}:{kind}", name, {**body, **content}, opts)
 
 
 class HelmRelease(pulumi.CustomResource):
@@ -94,6 +94,7 @@ KINDS: Mapping[str, str] = {
     "NamespacePatch": "v1",
     "Service": "v1",
     "ServiceAccount": "v1",
+    "Secret": "v1",
     "Deployment": "apps/v1",
     "StatefulSet": "apps/v1",
     "DaemonSet": "apps/v1",

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pulumi
 
 import names
 from components.kubernetes import KubernetesObject
-from config import Mesh, merged
+from components.secret import EnvSecret, EnvSecretArgs
+from config import EnvVarSource, Mesh, merged
 from config import Service as ServiceConfig
 from config import Workload as VersionConfig
 from istio.values import sidecar
@@ -20,13 +21,14 @@ from istio.values import sidecar
 @dataclass(frozen=True)
 class WorkloadArgs:
     """`selector` selects the pods of all versions of `service`; `mesh` has the control plane of these pods alone;
-    `protect` is for the Service."""
+    `protect` is for the Service, and `secrets` has a value for each of `service.secrets`."""
 
     service: ServiceConfig
     selector: Mapping[str, str]
     namespace: pulumi.Input[str]
     mesh: Mesh
     protect: bool = False
+    secrets: Mapping[str, pulumi.Output[str]] = field(default_factory=dict)
 
 
 class Workload(pulumi.ComponentResource):
@@ -42,12 +44,22 @@ class Workload(pulumi.ComponentResource):
         self._name, self._args = name, args
         if args.service.workload != "existing":
             account = self._object("ServiceAccount", name)
+            self._secret = self._env_secret() if args.secrets else None
             for version in args.service.versions:
                 self._pods(version, account)
             if args.service.ports:
                 self._service()
         self.url = _url(name, args)
         self.register_outputs({"url": self.url})
+
+    def _env_secret(self) -> EnvSecret:
+        args = EnvSecretArgs(self._args.secrets, self._args.namespace, self._labels)
+        return EnvSecret(self._name, args, pulumi.ResourceOptions(parent=self))
+
+    @property
+    def _labels(self) -> dict[str, str]:
+        """Of the service's objects themselves."""
+        return {"app": self._name, **self._args.service.labels}
 
     def _object(
         self,
@@ -62,7 +74,7 @@ class Workload(pulumi.ComponentResource):
             kind,
             name,
             namespace=self._args.namespace,
-            labels={"app": self._name, **self._args.service.labels, **(labels or {})},
+            labels={**self._labels, **(labels or {})},
             annotations=annotations,
             spec=spec,
             opts=pulumi.ResourceOptions(parent=self, **opts),
@@ -93,7 +105,7 @@ class Workload(pulumi.ComponentResource):
         template: Mapping[str, Any] = {
             "metadata": {
                 "labels": {"app": self._name, **_revision_label(self._args.mesh), **workload.labels, **selector},
-                "annotations": _sidecar_annotations(self._args.mesh),
+                "annotations": {**_sidecar_annotations(self._args.mesh), **self._checksum(workload)},
             },
             "spec": {
                 "serviceAccountName": self._name,
@@ -117,7 +129,7 @@ class Workload(pulumi.ComponentResource):
             names.workload(self._name, version),
             spec,
             labels=selector,
-            depends_on=[account],
+            depends_on=[account, self._secret.secret] if self._secret and workload.secrets else [account],
             custom_timeouts=timeouts,
         )
         if service.disruption_budget:
@@ -129,6 +141,10 @@ class Workload(pulumi.ComponentResource):
                 {**budget, "selector": {"matchLabels": selector}},
                 labels=selector,
             )
+
+    def _checksum(self, workload: VersionConfig) -> dict[str, pulumi.Output[str]]:
+        """A running pod does not see that a value of its environment has changed."""
+        return {names.SECRETS: self._secret.checksum(workload.secrets)} if self._secret and workload.secrets else {}
 
 
 def _url(name: str, args: WorkloadArgs) -> pulumi.Output[str]:
@@ -172,6 +188,14 @@ def _volume(number: int) -> str:
     return f"writable-{number}"
 
 
+def _variable(own_secret: str, name: str, value: str | EnvVarSource) -> dict[str, Any]:
+    if isinstance(value, str):
+        return {"name": name, "value": value}
+    other = value.secret_key_ref
+    reference = {"name": other.name, "key": other.key} if other else {"name": own_secret, "key": value.secret}
+    return {"name": name, "valueFrom": {"secretKeyRef": reference}}
+
+
 def _container(name: str, workload: VersionConfig, service: ServiceConfig) -> dict[str, Any]:
     ports = [{"name": port_name, "containerPort": port.target} for port_name, port in service.ports.items()]
     probe = workload.readiness_probe
@@ -184,7 +208,7 @@ def _container(name: str, workload: VersionConfig, service: ServiceConfig) -> di
         "imagePullPolicy": workload.image_pull_policy,
         "command": list(workload.command) if workload.command else None,
         "args": list(workload.args) if workload.args else None,
-        "env": [{"name": key, "value": value} for key, value in workload.env.items()],
+        "env": [_variable(names.env_secret(name), key, value) for key, value in workload.env.items()],
         "ports": ports,
         "readinessProbe": probe,
         "livenessProbe": workload.liveness_probe,

@@ -6,12 +6,13 @@ from config.model import StackConfig
 from config.nodes import Machine, NodeHost, Nodes
 from config.problems import Problem
 from config.routing import Egress, Gate, Rule, Shift
-from config.services import Namespace, Port, Service, Workload
+from config.services import EnvVarSource, Namespace, Port, SecretKeyRef, Service, Workload
 
 __all__ = [
     "Cluster",
     "ConfigError",
     "Egress",
+    "EnvVarSource",
     "Gate",
     "Machine",
     "Mesh",
@@ -21,6 +22,7 @@ __all__ = [
     "Port",
     "Problem",
     "Rule",
+    "SecretKeyRef",
     "Service",
     "Shift",
     "StackConfig",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from config.load import ConfigError, load
+from config.load import SECRETS, ConfigError, load
 from config.model import StackConfig
 from config.problems import MISSING, Problem, nearest
 from config.types import SECRET as SECRET
@@ -71,6 +72,19 @@ def values(stack: str, project: Path = PROJECT) -> dict[str, Any]:
         key.removeprefix(NAMESPACE): SECRET if _is_secure(value) else value
         for key, value in config.items()
         if key.startswith(NAMESPACE)
+    }
+
+
+def stand_ins(stack: str, project: Path = PROJECT) -> dict[str, str]:
+    """For the secrets of the user's own, by their keys: another one when somebody has set the secret anew.
+
+    Made from the encrypted text, of which each encryption gives another.
+    """
+    config = (yaml.safe_load(stack_file(stack, project).read_text()) or {}).get("config") or {}
+    return {
+        key.removeprefix(NAMESPACE): f"[secret {hashlib.sha256(str(value['secure']).encode()).hexdigest()[:7]}]"
+        for key, value in config.items()
+        if key.startswith(NAMESPACE) and _is_secure(value) and key.removeprefix(NAMESPACE) not in SECRETS
     }
 
 

@@ -46,13 +46,18 @@ def load(
     """
     problems = [_nested_secret(key) for key in secret_keys if key in _aliases(StackConfig) and key not in SECRETS]
     raw = merged(_shared(defaults), stack)
-    for key in SECRETS & raw.keys():
-        if raw[key] != SECRET and key not in secret_keys:
+    of_pods = rules.environment.secret_keys(raw)
+    secret = {key for key, value in raw.items() if value == SECRET or key in secret_keys}
+    for key in sorted((SECRETS | of_pods) & raw.keys()):
+        if key not in secret:
             problems.append(_plain_secret(key))
         raw[key] = SECRET
+    unused = secret - _aliases(StackConfig).keys() - of_pods
+    problems += [_unused_secret(key) for key in sorted(unused)]
+    typed = {key: value for key, value in raw.items() if key not in of_pods | unused}
     config = None
     try:
-        config = StackConfig.model_validate(raw, by_alias=True, by_name=False)
+        config = StackConfig.model_validate(typed, by_alias=True, by_name=False)
     except ValidationError as error:
         problems += [_problem(details) for details in error.errors(include_url=False)]
     problems += rules.check(raw, needs_cluster)
@@ -110,6 +115,14 @@ def _plain_secret(key: str) -> Problem:
     return Problem(
         key, MISSING, "a secret, which no file holds as plain text", f"pulumi config set --secret {key} < FILE"
     )
+
+
+def _unused_secret(key: str) -> Problem:
+    meant = nearest(key, SECRETS)
+    use = (
+        f"let a variable of some pods have it, env: {{NAME: {{secret: {key}}}}}, or take it out: pulumi config rm {key}"
+    )
+    return Problem(key, MISSING, "a secret key that something uses", meant if meant.startswith("did you mean") else use)
 
 
 def _without_secrets(problem: Problem, secret_keys: Sequence[str]) -> Problem:

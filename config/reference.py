@@ -45,6 +45,8 @@ def _rows(model: type[BaseModel], path: str) -> Iterator[tuple[str, str, str]]:
         if inner is Workload and name == "versions":
             yield f"{inner_path}…", "inherited", "at least one version; each key of `template`, for this version alone"
         elif isinstance(inner, type) and issubclass(inner, BaseModel):
+            if also := annotated_description(get_args(annotation)[-1] if get_args(annotation) else None):
+                yield inner_path.removesuffix("."), "unset", also  # a map is one of the shapes of such a value
             yield from _rows(inner, inner_path)
         else:
             yield key, _default(field), field.description or annotated_description(field.annotation)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, WrapValidator
 
 from config.types import (
     AbsolutePath,
+    ConfigKey,
     Count,
     DnsLabel,
     Duration,
+    EnvName,
     Labels,
     LabelValue,
     Model,
@@ -20,6 +22,8 @@ from config.types import (
     PortNumber,
     Replicas,
     Seconds,
+    SecretDataKey,
+    SecretName,
     Strings,
 )
 
@@ -88,6 +92,39 @@ class DisruptionBudget(Model):
     max_unavailable: PodCount | None = Field(None, description="a whole number of pods, or a percentage such as 50%")
 
 
+class SecretKeyRef(Model):
+    """One value of a Secret that somebody else makes in the namespace of the workloads."""
+
+    name: SecretName
+    key: SecretDataKey
+
+
+class EnvVarSource(Model):
+    """The value of an environment variable that no model holds; one of the two.
+
+    https://kubernetes.io/docs/concepts/configuration/secret/#using-secrets-as-environment-variables
+    """
+
+    secret: ConfigKey | None = None
+    secret_key_ref: SecretKeyRef | None = Field(None, description="a map with the keys name, key")
+
+
+def _env_value(value: object, _union: object) -> EnvVarSource | str:
+    if isinstance(value, str | EnvVarSource):
+        return value
+    if isinstance(value, Mapping):
+        return EnvVarSource.model_validate(value, by_alias=True, by_name=False)
+    raise ValueError("neither a text nor a map")
+
+
+EnvValue = Annotated[
+    EnvVarSource | str,
+    # One check for both, as a union would tell of one wrong value twice.
+    WrapValidator(_env_value),
+    Field(description="a text, {secret: <top-level secret key>} or {secretKeyRef: {name: …, key: …}}"),
+]
+
+
 class Workload(Model):
     """What runs as one version of a service; `template` holds what all versions of it share.
 
@@ -101,7 +138,7 @@ class Workload(Model):
     )
     command: Strings | None = Field(None, description="a list of strings")
     args: Strings | None = Field(None, description="a list of strings")
-    env: Mapping[str, str] = Field(default_factory=dict, description="a map of names to strings")
+    env: Mapping[EnvName, EnvValue] = Field(default_factory=dict, description="a map of names to values")
     replicas: Replicas | None = Field(
         None, description="a whole number, 0 or more; unset: Kubernetes' default, or an autoscaler's affair"
     )
@@ -129,6 +166,11 @@ class Workload(Model):
     pod_template: Mapping[str, Any] = Field(
         default_factory=dict, description="a piece of a pod template, {metadata, spec}, laid over the generated one"
     )
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The top-level secret keys that `env` takes values from."""
+        return tuple(sorted({v.secret for v in self.env.values() if isinstance(v, EnvVarSource) and v.secret}))
 
 
 class Service(Model):
@@ -159,6 +201,11 @@ class Service(Model):
             merge = isinstance(value, Mapping) and isinstance(inherited, Mapping)
             fields[field] = {**inherited, **value} if merge and field in {"env", "labels"} else value
         return self.template.model_copy(update=fields)
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The top-level secret keys that any version takes values from."""
+        return tuple(sorted({key for name in self.versions for key in self.version(name).secrets}))
 
     def version_label(self, name: str) -> str:
         return self.version(name).version_label or name

@@ -123,9 +123,48 @@ LabelValue = Annotated[
         description="a label's value: at most 63 letters, digits, '-', '_' and '.', first and last a letter or digit",
     ),
 ]
+EnvName = Annotated[
+    str,
+    Field(
+        pattern=r"^[-._a-zA-Z][-._a-zA-Z0-9]*$",
+        description="a variable's name that every Kubernetes takes: letters, digits, '-', '_' and '.', first no digit",
+    ),
+]
+SecretName = Annotated[
+    str,
+    Field(
+        pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$",
+        max_length=253,
+        description="the name of a Secret in the workloads' namespace: a DNS name (RFC 1123) in small letters",
+    ),
+]
+SecretDataKey = Annotated[
+    str,
+    Field(
+        pattern=r"^[-._a-zA-Z0-9]+$",
+        max_length=253,
+        description="a key in it: letters, digits, '-', '_' and '.'",
+    ),
+]
+CONFIG_KEY = r"^[a-zA-Z][-_a-zA-Z0-9]*$"
+ConfigKey = Annotated[
+    str,
+    Field(
+        pattern=CONFIG_KEY,
+        max_length=253,
+        description="a top-level secret key of the stack file, such as dbPassword",
+    ),
+]
 # What stands in the place of a secret value: nothing but Pulumi and the resources that need it get to see it.
 SECRET = "[secret]"  # noqa: S105
 SecretKey = Literal["", "[secret]"]
+
+
+def is_hidden(value: object) -> bool:
+    """Whether `value` stands for a secret one: `[secret]`, or `[secret …]` where a change of it is to be seen."""
+    return isinstance(value, str) and value.startswith("[secret")
+
+
 Labels = Mapping[str, LabelValue]
 # A file knows lists only; frozen models want tuples.
 Strings = Annotated[tuple[str, ...], Field(strict=False)]

@@ -8,19 +8,19 @@ from typing import Any
 
 from config import files
 from config.files import NAMESPACE, PROJECT
-from config.types import SECRET
+from config.types import is_hidden
 from mesh import preflight
 from mesh.recorder import Recording, record
 
 
 def declared(stack: str, project: Path = PROJECT) -> Recording:
     """Every resource of `stack`, in the order of registration. Raises `ConfigError` or `pulumi.RunError`."""
-    return declared_by(files.values(stack, project), stack, project)
+    return declared_by({**files.values(stack, project), **files.stand_ins(stack, project)}, stack, project)
 
 
 def declared_by(raw: dict[str, Any], stack: str, project: Path = PROJECT) -> Recording:
     """The same for a configuration by key of the project's namespace."""
     config = files.as_pulumi_passes({NAMESPACE + key: value for key, value in raw.items()})
-    secrets = [NAMESPACE + key for key, value in raw.items() if value == SECRET]
+    secrets = [NAMESPACE + key for key, value in raw.items() if is_hidden(value)]
     with preflight.offline():
         return record(lambda: runpy.run_path(str(project / "__main__.py")), stack, config, secrets)

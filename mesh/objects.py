@@ -75,6 +75,11 @@ def listed(items: Iterable[Object]) -> str:
     return json.dumps({"apiVersion": "v1", "kind": "List", "items": [_named(item) for item in items]})
 
 
+def named(kind: str, name: str, namespace: str) -> Object:
+    """One of the core kinds, to look for by `live`."""
+    return {"apiVersion": "v1", "kind": kind, "metadata": {"name": name, "namespace": namespace}}
+
+
 def _named(item: Object) -> dict[str, Any]:
     metadata = {key: item["metadata"][key] for key in ("name", "namespace") if item["metadata"].get(key)}
     return {"apiVersion": item["apiVersion"], "kind": item["kind"], "metadata": metadata}

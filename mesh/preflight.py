@@ -13,11 +13,12 @@ from typing import Any
 import pulumi
 
 import names
-from config import Problem, StackConfig
+from config import EnvVarSource, Problem, SecretKeyRef, StackConfig
 from config.problems import report
 from istio import charts, rules
 from mesh import purge, upgrade
 from mesh.kubectl import Kubectl, KubectlError
+from mesh.objects import live, named
 
 # An unreachable cluster is told within ten seconds, of which Pulumi needs two to start.
 _REQUEST_TIMEOUT, _TIMEOUT = "--request-timeout=4s", 8.0
@@ -62,7 +63,7 @@ def check(config: StackConfig, owner: str) -> bool:
     try:
         with ThreadPoolExecutor() as pool:
             mesh_pods = pool.submit(_mesh_pods, kubectl, config)
-            found = _found(kubectl, config, made)
+            found = {**_found(kubectl, config, made), **_secrets(kubectl, config, made)}
             refused = list(_refusals(kubectl, config, owner, found, mesh_pods.result()))
     except KubectlError as error:
         where = cluster.context or cluster.kubeconfig or "the current context"
@@ -78,6 +79,8 @@ def check(config: StackConfig, owner: str) -> bool:
             f"the namespace {config.namespace.name} is not there; nothing was changed\n\n"
             "     fix: make it, or set namespace.create to true to let this stack make it"
         )
+    if missing := list(_missing_values(config, found)):
+        raise _refusal("no pod starts without the Secrets that its environment takes values from", missing)
     if foreign:
         raise _refusal(
             "the cluster has objects in the way that this stack does not own", foreign, "to take them over: mesh adopt"
@@ -117,6 +120,8 @@ def declared(config: StackConfig) -> set[tuple[str, str]]:
         objects.add(("ServiceAccount", name))
         if service.ports:
             objects.add(("Service", name))
+        if service.secrets:
+            objects.add(("Secret", names.env_secret(name)))
         objects |= {(service.workload, names.workload(name, version)) for version in service.versions}
         if service.disruption_budget:
             objects |= {("PodDisruptionBudget", names.workload(name, version)) for version in service.versions}
@@ -170,7 +175,7 @@ def _pods(kubectl: Kubectl, namespace: str, selector: str = "") -> upgrade.Pods:
 
 def _found(kubectl: Kubectl, config: StackConfig, made: set[tuple[str, str]]) -> Found:
     """What is in the cluster of the kinds that the stack makes; the rules' CRDs may not be there yet."""
-    resources = sorted({"namespaces", *(_RESOURCES[kind] for kind, _ in made)})
+    resources = sorted({"namespaces", *(_RESOURCES[kind] for kind, _ in made if kind != "Secret")})
     try:
         objects = _get(kubectl, config, resources)
     except KubectlError as error:
@@ -178,6 +183,43 @@ def _found(kubectl: Kubectl, config: StackConfig, made: set[tuple[str, str]]) ->
             raise
         objects = _get(kubectl, config, [resource for resource in resources if not resource.endswith(".istio.io")])
     return {(item["kind"], item["metadata"]["name"]): item for item in objects}
+
+
+def _secrets(kubectl: Kubectl, config: StackConfig, made: set[tuple[str, str]]) -> Found:
+    """Those that the stack makes or takes values from; of the others nothing is read."""
+    wanted = {name for kind, name in made if kind == "Secret"} | {one.name for _, one in _references(config)}
+    found = live(kubectl, [named("Secret", name, config.namespace.name) for name in sorted(wanted)])
+    return {(one.kind, one.name): item for one, item in found.items()}
+
+
+def _references(config: StackConfig) -> Iterator[tuple[str, SecretKeyRef]]:
+    """The key of each variable whose value is in somebody else's Secret, and which value of it."""
+    for name, service in config.services.items():
+        for version in service.versions if service.workload != "existing" else ():
+            for variable, value in service.version(version).env.items():
+                if isinstance(value, EnvVarSource) and value.secret_key_ref:
+                    yield f"services.{name}.versions.{version}.env.{variable}", value.secret_key_ref
+
+
+def _missing_values(config: StackConfig, found: Found) -> Iterator[str]:
+    """In a namespace that is there: one that the stack is about to make gets its Secrets afterwards."""
+    namespace = config.namespace.name
+    if ("Namespace", namespace) not in found:
+        return
+    for variable, reference in _references(config):
+        secret = found.get(("Secret", reference.name))
+        if secret is None:
+            yield (
+                f"{variable}: there is no Secret {reference.name} in the namespace {namespace}\n"
+                f"     fix: kubectl -n {namespace} create secret generic {reference.name} "
+                f"--from-file={reference.key}=FILE"
+            )
+        elif reference.key not in (secret.get("data") or {}):
+            there = ", ".join(sorted(secret.get("data") or {})) or "nothing"
+            yield (
+                f"{variable}: the Secret {reference.name} has no key {reference.key}; it has {there}\n"
+                "     fix: correct secretKeyRef.key, or add the key to the Secret"
+            )
 
 
 def _get(kubectl: Kubectl, config: StackConfig, resources: list[str]) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from google.protobuf.struct_pb2 import ListValue, Struct  # type: ignore[import-untyped]
 from pulumi.runtime import rpc
 from pulumi.runtime.config import set_all_config
 from pulumi.runtime.mocks import MockEngine
@@ -106,7 +107,7 @@ class Monitor:
                 request.parent,
                 frozenset(request.dependencies),
                 request.provider,
-                rpc.deserialize_properties(request.object),
+                _as_sent(request.object),
                 tuple(request.ignoreChanges),
                 {step: getattr(request.customTimeouts, step) for step in ("create", "update", "delete")},
                 request.protect,
@@ -126,6 +127,16 @@ class Monitor:
 
     def SignalAndWaitForShutdown(self, _request: Any) -> None:  # noqa: N802
         return None
+
+
+def _as_sent(value: Any) -> Any:
+    """Plain values. Pulumi's own reading would call a whole object secret that has one secret deep inside."""
+    if isinstance(value, Struct):
+        found = ((key, _as_sent(inner)) for key, inner in value.items())
+        return {key: inner for key, inner in found if inner is not None}
+    if isinstance(value, ListValue):
+        return [_as_sent(inner) for inner in value]
+    return None if value == rpc.UNKNOWN else value
 
 
 def record(

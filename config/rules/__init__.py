@@ -9,10 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from config.problems import Problem
-from config.rules import mesh, nodes, routing, services
+from config.rules import environment, mesh, nodes, routing, services
 from config.rules.raw import Raw
 
-RULES: tuple[Callable[[Raw], Iterator[Problem]], ...] = (*mesh.RULES, *nodes.RULES, *services.RULES, *routing.RULES)
+RULES: tuple[Callable[[Raw], Iterator[Problem]], ...] = (
+    *mesh.RULES,
+    *nodes.RULES,
+    *services.RULES,
+    *environment.RULES,
+    *routing.RULES,
+)
 
 
 def check(raw: Raw, needs_cluster: bool) -> list[Problem]:

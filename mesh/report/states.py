@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
 import subprocess
 import sys
 import tarfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from config.files import PROJECT, SECRET
+from config.types import is_hidden
 from mesh.pulumi import Stack
 from mesh.recorder import Resource
 
@@ -94,9 +96,8 @@ def previewed(preview: Mapping[str, Any], name: str, folder: Path) -> Comparison
 
 def of(resources: Iterable[Resource], name: str, folder: Path = PROJECT) -> State:
     """The state of registered resources, without what must not be shown."""
-    return State(
-        name, {resource.line: _without_secrets(resource) for resource in resources if _is_real(resource)}, folder=folder
-    )
+    found = {one.line: _without_secrets(one, _stand_in) for one in resources if _is_real(one)}
+    return State(name, found, folder=folder)
 
 
 def _export(revision: str, project: Path, folder: Path) -> str:
@@ -178,8 +179,8 @@ def _errors(preview: Mapping[str, Any]) -> str:
     return "\n".join(dict.fromkeys(message.strip() for message in messages)) or "the preview failed without a message"
 
 
-def _without_secrets(resource: Resource) -> Resource:
-    inputs = _plain(resource.inputs)
+def _without_secrets(resource: Resource, hide: Callable[[Any], str] = lambda _: SECRET) -> Resource:
+    inputs = _plain(resource.inputs, hide)
     if resource.kind == "Secret":
         inputs |= {part: _hidden(inputs[part]) for part in ("data", "stringData") if part in inputs}
     return Resource(**{**resource.__dict__, "inputs": inputs})
@@ -187,15 +188,20 @@ def _without_secrets(resource: Resource) -> Resource:
 
 def _hidden(values: Mapping[str, Any]) -> dict[str, Any]:
     """The values of a Secret; what is hidden already says whether it is another one."""
-    return {key: value if str(value).startswith("[secret") else SECRET for key, value in values.items()}
+    return {key: value if is_hidden(value) else SECRET for key, value in values.items()}
 
 
-def _plain(value: Any) -> Any:
+def _stand_in(value: Any) -> str:
+    """An offline run has no secret, only what stands for it (`files.stand_ins`): a change of that may be shown."""
+    return f"[secret {hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:7]}]"
+
+
+def _plain(value: Any, hide: Callable[[Any], str]) -> Any:
     """Without Pulumi's marks: secrets are hidden, whole numbers are whole, and its notes on defaults are gone."""
     if isinstance(value, Mapping):
         if _SECRET_SIGNATURE in value:
-            return SECRET
-        return {key: _plain(inner) for key, inner in value.items() if key != "__defaults" and inner is not None}
+            return hide(value.get("value"))
+        return {key: _plain(inner, hide) for key, inner in value.items() if key != "__defaults" and inner is not None}
     if isinstance(value, list):
-        return [_plain(inner) for inner in value]
+        return [_plain(inner, hide) for inner in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value

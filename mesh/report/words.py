@@ -98,6 +98,9 @@ def shown(value: Any) -> str:
         return "unset"
     if isinstance(value, Mapping) and set(value) == {"name", "value"}:  # an environment variable
         value = value["value"]
+    if isinstance(value, Mapping) and isinstance(value.get("valueFrom", value).get("secretKeyRef"), Mapping):
+        reference = value.get("valueFrom", value)["secretKeyRef"]
+        value = f"Secret {reference['name']}, key {reference['key']}"
     text = " ".join((value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)).split())
     return text if len(text) <= 60 else text[:59] + "…"
 
@@ -125,6 +128,8 @@ def _parts(changes: Sequence[Change], old_name: str) -> Iterator[_Part]:
             yield from _virtual_service(change)
         elif change.name == names.ANNOUNCED:
             continue  # the versions themselves have been told
+        elif change.kind == "Secret" and change.operation == "update":
+            yield from _secret(change, changes)
         elif change.operation in ("update", "replace"):
             yield from _told(change)
         elif change.kind not in {*WORKLOADS, *_RULES, "ServiceAccount", "Service", "Release", "Command"}:
@@ -200,16 +205,59 @@ def _moved(old: Mapping[str, int], new: Mapping[str, int]) -> str:
     )
 
 
-def _told(change: Change) -> Iterator[_Part]:
-    if change.kind == "Secret" and not change.differences:
+def _secret(change: Change, changes: Sequence[Change]) -> Iterator[_Part]:
+    """A value by the variables that take it; a value that comes or goes does so with its variable."""
+    if not change.differences:
         yield _Part(f"the values of Secret {change.name} change")
+    for difference in change.differences:
+        part, _, key = ".".join(difference.path).partition(".")
+        if part != "data":
+            yield from _told_difference(change, difference)
+        elif MISSING not in (difference.old, difference.new):
+            users = [*_users(change.name, key, changes)]
+            for variable, version_name in users:
+                yield _Part(f"secret {variable}{{of}} changes: the pods restart", version_name)
+            if not users:
+                yield _Part(f"the value {key} of Secret {change.name} changes")
+
+
+def _users(secret: str, key: str, changes: Sequence[Change]) -> Iterator[tuple[str, str]]:
+    """Which variable of which version takes its value from there."""
+    reference = {"name": secret, "key": key}
+    for change in changes:
+        for container in _containers(change.new) if change.kind in WORKLOADS else ():
+            for variable in container.get("env", ()):
+                if variable.get("valueFrom", {}).get("secretKeyRef") == reference:
+                    yield variable["name"], version(change.new)
+
+
+def _containers(inputs: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    found: Sequence[Mapping[str, Any]] = (
+        inputs.get("spec", {}).get("template", {}).get("spec", {}).get("containers", ())
+    )
+    return found
+
+
+def _told(change: Change) -> Iterator[_Part]:
     if change.protected != change.resource.protect:
         yield _Part(f"{change.kind} {change.name} is {'no longer' if change.protected else 'now'} protected")
     for difference in change.differences:
-        yield from _told_difference(change, difference)
+        for one in _by_variable(difference):
+            yield from _told_difference(change, one)
+
+
+def _by_variable(difference: Difference) -> Iterator[Difference]:
+    """The first variables of a container, or its last, one by one."""
+    if difference.path[-1] != "env" or MISSING not in (difference.old, difference.new):
+        yield difference
+        return
+    old, new = ({} if side is MISSING else side for side in (difference.old, difference.new))
+    for name in {**old, **new}:
+        yield Difference((*difference.path, name), old.get(name, MISSING), new.get(name, MISSING))
 
 
 Words = str | Callable[[Difference], str]
+
 
 _CONTAINER = r"spec template spec (?:initC|c)ontainers \S+ "
 _FOR_ALL: Sequence[tuple[str, Words]] = (
@@ -227,7 +275,6 @@ _WORDS: Mapping[str, Sequence[tuple[str, Words]]] = {
             (r"spec selector.*", "selector{of} changed, which Kubernetes cannot do in place"),
             (_CONTAINER + r"image", "image{of} {old} → {new}"),
             (_CONTAINER + r"env (\S+).*", "env {0}{of} {old} → {new}"),
-            (_CONTAINER + r"env", "env{of} {old} → {new}"),
             (_CONTAINER + r"ports.*", ""),
             (_CONTAINER + r"(readiness|liveness|startup)Probe.*", "{0} probe{of} changed"),
             (_CONTAINER + r"resources (\S+) (\S+)", "{0} {1}{of} {old} → {new}"),
@@ -243,6 +290,7 @@ _WORDS: Mapping[str, Sequence[tuple[str, Words]]] = {
                     else "pods{of} restart with the sidecar of {new}"
                 ),
             ),
+            (rf"spec template metadata annotations {names.SECRETS}", ""),
             (r"spec template metadata annotations sidecar.istio.io/(\S+)", "{0} of the sidecars{of} changed"),
             (r"spec template metadata annotations (\S+)", "annotation {0} of the pods{of} changed"),
             (r"spec template metadata annotations", "annotations of the pods{of} changed"),

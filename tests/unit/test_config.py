@@ -13,6 +13,7 @@ import yaml
 
 from config import ConfigError, Problem, StackConfig, files, load, merged, stack
 from config.files import as_pulumi_passes
+from config.types import SECRET
 from mesh.recorder import PROJECT, record
 
 from .given import NO_DEFAULTS, VALID, config
@@ -61,6 +62,12 @@ def outside(**fields: Any) -> dict[str, Any]:
     return {"mesh": {"profile": "demo"}, "egress": {"api.example.com": fields}}
 
 
+def env(value: Any) -> dict[str, Any]:
+    """A variable with this value."""
+    return v1(env={"DB": value})
+
+
+DB = "services.bill-service.versions.v1.env.DB"
 RULE = "routing.bill-service"
 MATCH = "routing.bill-service.match.0"
 WEIGHTS = "routing.bill-service.weights"
@@ -271,7 +278,38 @@ BAD: Sequence[tuple[Mapping[str, Any], str, str]] = [
     (bill(versions=None), f"{BILL}.versions", "at least one version"),
     (bill(versions={"v1": None, "v2": None}), f"{BILL}.versions", "at least one version"),
     (bill(selector={"version": "v1"}), f"{BILL}.selector.version", "labels that all versions share"),
-    (bill(template={"env": {"A": 1}}), f"{BILL}.template.env.A", "a map of names to strings"),
+    # The environment of the pods, and its secrets.
+    (bill(template={"env": {"A": 1}}), f"{BILL}.template.env.A", "a text, {secret: <top-level secret key>}"),
+    (bill(template={"env": {"1A": "x"}}), f"{BILL}.template.env.1A", "letters, digits, '-', '_' and '.', first no"),
+    (bill(template={"env": {"A B": "x"}}), f"{BILL}.template.env.A B", "rename 'A B'"),
+    (bill(template={"env": {"A=B": "x"}}), f"{BILL}.template.env.A=B", "rename 'A=B'"),
+    (bill(template={"env": {"": "x"}}), f"{BILL}.template.env.", "a variable's name that every Kubernetes takes"),
+    (env({}), DB, "either secret or secretKeyRef"),
+    (env({"secret": "dbPassword", "secretKeyRef": {"name": "a", "key": "b"}}), DB, "keep one of the two"),
+    (env({"secrt": "dbPassword"}), f"{DB}.secrt", "did you mean 'secret'?"),
+    (env({"secret": ""}), f"{DB}.secret", "a top-level secret key of the stack file, such as dbPassword"),
+    (env({"secret": "db.password"}), f"{DB}.secret", "a top-level secret key of the stack file, such as dbPassword"),
+    (env({"secret": ["dbPassword"]}), f"{DB}.secret", "a top-level secret key of the stack file, such as dbPassword"),
+    (env({"secret": "mesh"}), f"{DB}.secret", "a secret key of your own"),
+    (env({"secret": "sshPrivateKey"}), f"{DB}.secret", "a secret key of your own"),
+    (env({"secret": "dbPassword"}), f"{DB}.secret", "there is none yet"),
+    (env({"secret": "dbPassword"}), f"{DB}.secret", "pulumi config set --secret dbPassword"),
+    (env({"secret": "dbPasword"}) | {"dbPassword": SECRET}, f"{DB}.secret", "did you mean 'dbPassword'?"),
+    (env({"secret": "dbPassword"}) | {"dbPassword": "hunter2"}, "dbPassword", "a secret, which no file holds as plain"),
+    (env({"secret": "dbPassword"}) | {"dbPassword": {"a": 1}}, "dbPassword", "a secret, which no file holds as plain"),
+    ({"dbPassword": SECRET}, "dbPassword", "env: {NAME: {secret: dbPassword}}"),
+    ({"sshPrivatKey": SECRET}, "sshPrivatKey", "did you mean 'sshPrivateKey'?"),
+    (env({"secretKeyRef": {"name": "a"}}), f"{DB}.secretKeyRef.key", "add 'key'"),
+    (env({"secretKeyRef": {"name": "A_", "key": "b"}}), f"{DB}.secretKeyRef.name", "a DNS name (RFC 1123)"),
+    (env({"secretKeyRef": {"name": "", "key": "b"}}), f"{DB}.secretKeyRef.name", "a DNS name (RFC 1123)"),
+    (env({"secretKeyRef": {"name": "a", "key": "b c"}}), f"{DB}.secretKeyRef.key", "letters, digits, '-', '_' and '.'"),
+    (env({"secretKeyRef": "a/b"}), f"{DB}.secretKeyRef", "a map with the keys name, key"),
+    (bill(workload="existing", template={"env": {"A": "x"}}), f"{BILL}.template.env", "somebody else owns these pods"),
+    (
+        bill(workload="existing", versions={"v1": {"env": {"A": "x"}}}),
+        f"{BILL}.versions.v1.env",
+        "somebody else owns these pods",
+    ),
     (v1(command="sh"), f"{BILL}.versions.v1.command", "a list of strings"),
     (v1(replicas=-1), f"{BILL}.versions.v1.replicas", "a whole number, 0 or more"),
     (v1(replicas=True), f"{BILL}.versions.v1.replicas", "a whole number, 0 or more"),

@@ -13,6 +13,7 @@ import pytest
 import names
 from components.kubernetes import KINDS
 from config import StackConfig
+from config.types import SECRET
 from istio import charts
 from mesh import preflight
 from mesh.kubectl import Kubectl
@@ -67,6 +68,7 @@ def refusal(monkeypatch: pytest.MonkeyPatch, given: StackConfig, *objects: Objec
         {"services": {"third": {"ports": {"http": {"port": 1}}, "versions": {"v1": {"image": "x"}}}}},
         {"routing": {"bill-service": {"mtls": "STRICT", "expose": {"hosts": ["bills.example.com"]}}}},
         {"egress": {"api.example.com": {}, "old.example.com": {"protocol": "HTTP"}}},
+        {"dbPassword": SECRET, "services": {"bill-service": {"template": {"env": {"DB": {"secret": "dbPassword"}}}}}},
     ],
     ids=str,
 )
@@ -99,7 +101,14 @@ def test_every_kind_that_the_components_make_is_looked_up(monkeypatch: pytest.Mo
         kind.lower(): {"workload": kind, "versions": {"v1": {"image": "x"}}} for kind in ("StatefulSet", "DaemonSet")
     }
     given = config(
-        services={**others, "bill-service": {"disruptionBudget": {"maxUnavailable": 1}}},
+        services={
+            **others,
+            "bill-service": {
+                "disruptionBudget": {"maxUnavailable": 1},
+                "template": {"env": {"DB": {"secret": "dbPassword"}}},
+            },
+        },
+        dbPassword=SECRET,
         namespace={"defaultDeny": True},
         mesh={"profile": "demo"},
         routing={"bill-service": {"mtls": "STRICT", "expose": {"hosts": ["bills.example.com"]}}},

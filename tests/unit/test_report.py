@@ -119,7 +119,7 @@ CASES: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any], tuple[str, ...]]
         bill(template={"env": {"LEVEL": "debug"}}),
         ("env LEVEL of v1 and v2 info → debug", "restarts: Deployment bill-service-v1"),
     ),
-    "a new env": (NOTHING, bill(template={"env": {"LEVEL": "debug"}}), ("env of v1 and v2 unset → ", "debug")),
+    "a new env": (NOTHING, bill(template={"env": {"LEVEL": "debug"}}), ("env LEVEL of v1 and v2 unset → debug",)),
     "a port": (
         NOTHING,
         bill(ports={"http": {"port": 8888}}),

@@ -62,8 +62,9 @@ workloads = {
     )
     for name, service in config.services.items()
 }
+policies: list[pulumi.Resource] = []
 if config.namespace.default_deny:
-    NetworkPolicies("network", NetworkPoliciesArgs(config, namespace), after(workload_namespace))
+    policies.append(NetworkPolicies("network", NetworkPoliciesArgs(config, namespace), after(workload_namespace)))
 rules = [Routing(service.name, RoutingArgs(service), after(workloads[service.name])) for service in routed(config)]
 announced = [Announced("subsets", AnnouncedArgs(config.cluster, rules), after(workload_namespace))] if rules else []
 for rule in rules:
@@ -72,9 +73,10 @@ exits = [
     Egress(host, EgressArgs(egress, config.namespace.name, config.mesh.namespace), after(workload_namespace))
     for host, egress in config.outside.items()
 ]
-if istio and config.mesh.purge:
-    everything = istio, *workloads.values(), *rules, *announced, *exits
-    PurgeGuard("guard", PurgeArgs(config.cluster, config.mesh), after(*everything))
+if config.protect or (istio and config.mesh.purge):
+    everything = [*prepared, workload_namespace, *workloads.values(), *policies, *rules, *announced, *exits]
+    everything += [istio] if istio else []
+    PurgeGuard("guard", PurgeArgs(config.cluster, config.mesh), after(*everything, protect=config.protect))
 
 pulumi.export("meshVersion", config.mesh.current.version if config.mesh.mode == "managed" else config.mesh.mode)
 pulumi.export("namespace", namespace)

@@ -31,7 +31,7 @@ class PurgeArgs:
             "MESH_KUBECONFIG": self.cluster.kubeconfig,
             "MESH_NAMESPACE": self.mesh.namespace,
             "MESH_OWNER": f"{pulumi.get_project()}/{pulumi.get_stack()}",
-            "MESH_PURGE": "true" if self.mesh.purge else "false",
+            "MESH_PURGE": "true" if self.mesh.mode == "managed" and self.mesh.purge else "false",
         }
 
 
@@ -59,7 +59,10 @@ class Purge(_AtDestroy):
 
 
 class PurgeGuard(_AtDestroy):
-    """Deleted first: refuses while Istio objects of others would go with the CRDs."""
+    """Deleted first: refuses while Istio objects of others would go with the CRDs.
+
+    In a protected stack it is protected, too: else Pulumi would delete all that depends on what is, and refuse then.
+    """
 
     def __init__(self, name: str, args: PurgeArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("mesh-guard", name, "guard", args, opts)

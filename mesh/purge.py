@@ -105,12 +105,13 @@ def _named(item: Mapping[str, Any]) -> str:
 def main(step: str) -> None:
     kubectl = Kubectl(os.environ["MESH_CONTEXT"], os.environ["MESH_KUBECONFIG"])
     owner, namespace = os.environ["MESH_OWNER"], os.environ["MESH_NAMESPACE"]
+    purge = os.environ["MESH_PURGE"] == "true"
     try:
         match step:
             case "guard":
-                print(guard(kubectl, owner, namespace))
+                print(guard(kubectl, owner, namespace) if purge else "nothing of others would go")
             case "sweep":
-                print(sweep(kubectl, owner, namespace, purge=os.environ["MESH_PURGE"] == "true"))
+                print(sweep(kubectl, owner, namespace, purge))
             case _:
                 raise SystemExit(f"unknown step '{step}': guard or sweep")
     except ForeignObjectsError as refused:

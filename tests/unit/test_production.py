@@ -106,5 +106,5 @@ def test_without_a_mesh_nothing_is_opened_for_it() -> None:
 
 def test_what_must_not_go_is_protected() -> None:
     protected = {resource.kind for resource in declared("prod") if resource.protect}
-    assert protected == {"Istio", "WorkloadNamespace", "Namespace", "Release", "Service"}
+    assert protected == {"Istio", "WorkloadNamespace", "Namespace", "Release", "Service", "PurgeGuard", "Command"}
     assert not any(resource.protect for resource in declared("dev"))

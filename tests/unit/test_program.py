@@ -160,8 +160,9 @@ def test_rules_of_one_service_do_not_wait_for_another_service() -> None:
     assert recording.named("Deployment")["front-tomcat-v1"].urn not in before
 
 
-def test_destroy_starts_with_the_guard_and_ends_with_the_leftovers() -> None:
-    recording = program("dev")
+@pytest.mark.parametrize("stack", ["dev", "prod"])
+def test_destroy_starts_with_the_guard_and_ends_with_the_leftovers(stack: str) -> None:
+    recording = program(stack)
     guard, leftovers = (recording.named("Command")[name] for name in ("mesh-guard", "mesh-leftovers"))
     ends = {guard.urn, guard.parent}
     assert recording.before(guard) == recording.resources.keys() - {guard.urn}
@@ -170,9 +171,16 @@ def test_destroy_starts_with_the_guard_and_ends_with_the_leftovers() -> None:
             assert leftovers.urn in recording.before(resource), resource.line
 
 
-def test_without_purge_there_is_nothing_to_guard() -> None:
+def test_without_purge_and_protection_there_is_nothing_to_guard() -> None:
     commands = set(program("dev", mesh={"purge": False}).named("Command"))
     assert "mesh-leftovers" in commands and "mesh-guard" not in commands
+
+
+def test_a_protected_stack_without_a_mesh_is_guarded_too() -> None:
+    recording = program("dev", mesh={"mode": "off", "purge": True}, protect=True)
+    guard = recording.named("Command")["mesh-guard"]
+    assert recording.before(guard) == recording.resources.keys() - {guard.urn}
+    assert guard.inputs["environment"]["MESH_PURGE"] == "false"
 
 
 NEW_VERSION = {"bill-service": {"versions": {"v3": {"image": "nginx"}}}}

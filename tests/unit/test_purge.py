@@ -157,6 +157,12 @@ def test_command_goes_where_the_component_says(
     assert len(cluster.objects) == left
 
 
+def test_without_purge_the_guard_asks_nobody(cluster: FakeKubectl, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MESH_PURGE", "false")
+    purge.main("guard")
+    assert not cluster.calls
+
+
 def test_command_with_an_unknown_step_removes_nothing(cluster: FakeKubectl) -> None:
     with pytest.raises(SystemExit, match="gaurd"):
         purge.main("gaurd")

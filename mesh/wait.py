@@ -169,7 +169,8 @@ def _subsets(spec: Any) -> Iterator[str]:
 
 def main(step: str) -> None:
     kubectl = Kubectl(os.environ["MESH_CONTEXT"], os.environ["MESH_KUBECONFIG"])
-    services = {name: Service(**service) for name, service in json.load(sys.stdin).items()}
+    # The states of earlier versions of this program have commands without stdin, which only have to go.
+    services = {name: Service(**service) for name, service in json.loads(sys.stdin.read() or "{}").items()}
     waiting = Subsets(kubectl, os.environ["MESH_NAMESPACE"], services)
     try:
         match step:

@@ -189,6 +189,15 @@ def test_nothing_stops_the_rules_from_going_altogether(
     assert "did not wait: no route to host" in capsys.readouterr().out
 
 
+def test_the_command_of_an_earlier_version_may_go(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    environment(monkeypatch, proxy(routes("old")), **LEFT)
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    wait.main("forgotten")
+    assert "1 proxies send to no other subsets" in capsys.readouterr().out
+
+
 def environment(monkeypatch: pytest.MonkeyPatch, asked: Telling, **rules: Any) -> None:
     subsets(monkeypatch, asked)
     monkeypatch.setattr(wait, "Kubectl", lambda _context, _kubeconfig: kubectl(**rules))

@@ -100,20 +100,32 @@ def as_pulumi_passes(raw: Mapping[str, Any]) -> dict[str, str]:
 
 def origins(stack: str, project: Path = PROJECT) -> dict[tuple[str, ...], Origin]:
     """Path of keys → where it is declared, for every key that a file of this stack sets and none removes."""
+    declared = [*_declared(project / "defaults.yaml"), *_declared(stack_file(stack, project))]
+    services = {path[1] for path, _, _ in declared if path[0] == "services" and len(path) > 1}
+    services -= {path[1] for path, node, _ in declared if path[2:] == ("workload",) and node.value == "existing"}
+    inherited = [
+        (("services", name, *path), node, origin)
+        for path, node, origin in declared
+        if path[0] == "template"
+        for name in sorted(services)
+    ]
     found: dict[tuple[str, ...], Origin] = {}
-    for file in (project / "defaults.yaml", stack_file(stack, project)):
-        for path, line, node in _nodes(yaml.compose(file.read_text())):
-            inner = path
-            if file.name != "defaults.yaml":
-                if path[0] != "config" or len(path) < 2 or not path[1].startswith(NAMESPACE):
-                    continue
-                inner = (path[1].removeprefix(NAMESPACE), *path[2:])
-            if not isinstance(node, yaml.MappingNode):
-                # A value replaces whatever was below it; null takes it away.
-                found = {key: origin for key, origin in found.items() if key[: len(inner)] != inner}
-            if node.tag != "tag:yaml.org,2002:null":
-                found[inner] = Origin(file.name, line)
+    for path, node, origin in [*inherited, *declared]:
+        if path in found and not isinstance(node, yaml.MappingNode):
+            # A value replaces whatever was below it; null takes it away.
+            found = {key: value for key, value in found.items() if key[: len(path)] != path}
+        if node.tag != "tag:yaml.org,2002:null":
+            found[path] = origin
     return found
+
+
+def _declared(file: Path) -> Iterator[tuple[tuple[str, ...], yaml.Node, Origin]]:
+    """Path of keys, value and place of all that a file says in the project's namespace."""
+    for path, line, node in _nodes(yaml.compose(file.read_text())):
+        if file.name == "defaults.yaml":
+            yield path, node, Origin(file.name, line)
+        elif path[0] == "config" and len(path) > 1 and path[1].startswith(NAMESPACE):
+            yield (path[1].removeprefix(NAMESPACE), *path[2:]), node, Origin(file.name, line)
 
 
 def _nodes(node: yaml.Node | None, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], int, yaml.Node]]:

@@ -16,6 +16,7 @@ from pydantic_core import ErrorDetails
 from config import rules
 from config.model import StackConfig
 from config.problems import MISSING, Problem, nearest, report
+from config.rules.raw import each_service, map_at
 from config.types import SECRET, SecretKey
 
 DEFAULTS = Path(__file__).parent.parent / "defaults.yaml"
@@ -45,7 +46,7 @@ def load(
     Raises `ConfigError` with all problems at once.
     """
     problems = [_nested_secret(key) for key in secret_keys if key in _aliases(StackConfig) and key not in SECRETS]
-    raw = merged(_shared(defaults), stack)
+    raw = _layered(_shared(defaults), stack)
     of_pods = rules.environment.secret_keys(raw)
     secret = {key for key, value in raw.items() if value == SECRET or key in secret_keys}
     for key in sorted((SECRETS | of_pods) & raw.keys()):
@@ -61,6 +62,7 @@ def load(
     except ValidationError as error:
         problems += [_problem(details) for details in error.errors(include_url=False)]
     problems += rules.check(raw, needs_cluster)
+    problems = [problem for problem in problems if not _is_inherited(problem, problems)]
     if problems or config is None:
         raise ConfigError([_without_secrets(problem, secret_keys) for problem in problems])
     return config
@@ -75,6 +77,24 @@ def _shared(defaults: Path) -> dict[str, Any]:
             [Problem(defaults.name, document, "a map of the keys that a stack file can have", "make it one")]
         )
     return {str(key): _with_text_keys(value) for key, value in document.items()}
+
+
+def _layered(defaults: Mapping[str, Any], stack: Mapping[str, Any]) -> dict[str, Any]:
+    """`stack` laid over `defaults`, and both over the template of all services, in each one's own that has pods."""
+    both = merged(defaults, stack)
+    template = map_at(both, "template")
+    own = [name for name, service, _ in each_service(both) if service.get("workload") != "existing"]
+    if not (template and own):
+        return both
+    return merged(merged({"services": {name: {"template": template} for name in own}}, defaults), stack)
+
+
+def _is_inherited(problem: Problem, problems: Sequence[Problem]) -> bool:
+    """Whether it is told of the template of all services already."""
+    match problem.key.split(".", 2):
+        case ["services", _, inner] if inner.startswith("template."):
+            return any(other.key == inner and problem.value in (other.value,) for other in problems)
+    return False
 
 
 def _with_text_keys(value: Any) -> Any:

@@ -13,7 +13,7 @@ from pydantic import Field
 from config.mesh import Cluster, Mesh
 from config.nodes import Nodes
 from config.routing import Egress, Rule
-from config.services import Namespace, Service
+from config.services import Namespace, Service, Workload
 from config.types import Host, Model, SecretKey, ServiceName
 
 
@@ -27,6 +27,7 @@ class StackConfig(Model):
     ssh_private_key: SecretKey = Field("", description="secret: the SSH key that opens every host of nodes.hosts")
     bastion_private_key: SecretKey = Field("", description="secret: the bastion's, where it is another than the hosts'")
     namespace: Namespace = Namespace()
+    template: Workload = Workload()
     services: Mapping[ServiceName, Service] = Field(min_length=1, description="at least one service, by name")
     routing: Mapping[str, Rule] = Field(default_factory=dict, description="rules by service")
     egress: Mapping[Host, Egress] = Field(

@@ -44,6 +44,8 @@ def _rows(model: type[BaseModel], path: str) -> Iterator[tuple[str, str, str]]:
             inner, inner_path = bare(get_args(annotation)[1]), f"{key}.<name>."
         if inner is Workload and name == "versions":
             yield f"{inner_path}…", "inherited", "at least one version; each key of `template`, for this version alone"
+        elif inner is Workload and path:
+            yield f"{inner_path}…", "inherited", "each key of `template`, for this service alone"
         elif isinstance(inner, type) and issubclass(inner, BaseModel):
             if also := annotated_description(get_args(annotation)[-1] if get_args(annotation) else None):
                 yield inner_path.removesuffix("."), "unset", also  # a map is one of the shapes of such a value

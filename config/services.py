@@ -126,7 +126,8 @@ EnvValue = Annotated[
 
 
 class Workload(Model):
-    """What runs as one version of a service; `template` holds what all versions of it share.
+    """What runs as one version of a service; a service's `template` holds what all versions of it share, and the
+    top-level one what all services do.
 
     `resources`, the probes and `securityContext` have the shape that Kubernetes gives them in a container:
     https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/#Container

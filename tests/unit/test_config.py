@@ -540,3 +540,41 @@ def test_only_ci_may_leave_out_the_cluster(monkeypatch: pytest.MonkeyPatch) -> N
         read({})
     monkeypatch.setenv("CI", "true")
     assert read({}).cluster.context == ""
+
+
+def test_the_template_of_all_services_lies_below_each_ones_own() -> None:
+    shared = {"replicas": 3, "securityContext": {"runAsNonRoot": True, "runAsUser": 101}, "drainSeconds": 1}
+    own = {"replicas": None, "securityContext": {"runAsUser": 7}}
+    services = {
+        "one": {"template": own, "versions": {"v1": {"image": "nginx", "drainSeconds": 2}}},
+        "two": {"versions": {"v1": {"image": "nginx"}}},
+    }
+    loaded = load({**VALID, "routing": {}, "template": shared, "services": services}, defaults=NO_DEFAULTS).services
+    one, two = loaded["one"].version("v1"), loaded["two"].version("v1")
+    assert (one.replicas, one.drain_seconds, one.security_context) == (None, 2, {"runAsNonRoot": True, "runAsUser": 7})
+    assert (two.replicas, two.drain_seconds, two.security_context) == (3, 1, shared["securityContext"])
+
+
+def test_existing_pods_have_no_template() -> None:
+    loaded = config(template={"env": {"A": "1"}}, services={"front-tomcat": {"workload": "existing"}}).services
+    assert loaded["bill-service"].template.env == {"A": "1"}
+    assert loaded["front-tomcat"].template.env == {}
+
+
+def test_what_is_wrong_in_the_template_of_all_services_is_said_once() -> None:
+    with pytest.raises(ConfigError) as refused:
+        config(template={"replicas": -1})
+    assert [problem.key for problem in refused.value.problems] == ["template.replicas"]
+
+
+def test_an_inherited_value_comes_from_the_line_that_sets_it(tmp_path: Path) -> None:
+    (tmp_path / "defaults.yaml").write_text("services:\n  one: {template: {replicas: 2}}\n  two: {}\n")
+    (tmp_path / "Pulumi.x.yaml").write_text(
+        "config:\n  istio-governance:template:\n    replicas: 1\n    drainSeconds: 3\n"
+        "  istio-governance:services:\n    two: {template: {drainSeconds: null}}\n"
+    )
+    found = {".".join(path): str(origin) for path, origin in files.origins("x", tmp_path).items()}
+    assert found["services.one.template.replicas"] == "defaults.yaml:2"
+    assert found["services.two.template.replicas"] == "Pulumi.x.yaml:3"
+    assert found["services.one.template.drainSeconds"] == "Pulumi.x.yaml:4"
+    assert "services.two.template.drainSeconds" not in found

@@ -77,6 +77,7 @@ COMPLETE: Mapping[str, Any] = {
     "sshPrivateKey": SECRET,
     "bastionPrivateKey": SECRET,
     "dbPassword": SECRET,
+    "template": {"drainSeconds": 7},
     "namespace": {"name": "shop", "create": True, "defaultDeny": True},
     "services": {
         "bill-service": {

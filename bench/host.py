@@ -126,8 +126,9 @@ class Host:
         return done.stderr or "no SSH" if done.returncode else ""
 
     def _wait(self, missing: Callable[[], str]) -> None:
-        end = time.monotonic() + START_SECONDS
-        while said := missing():
-            if time.monotonic() > end or (self._process and self._process.poll() is not None):
-                raise ClusterError(f"{self.address}: {said.strip()}; {(self.folder / 'log').read_text().strip()}")
+        end, said = time.monotonic() + START_SECONDS, "it does not run"
+        while self._process and self._process.poll() is None and time.monotonic() < end:
+            if not (said := missing()):
+                return
             time.sleep(0.1)
+        raise ClusterError(f"{self.address}: {said.strip()}; {(self.folder / 'log').read_text().strip()}")

@@ -18,7 +18,8 @@ from mesh import preflight
 config = stack.read()
 runs_already = preflight.check(config, owner=f"{pulumi.get_project()}/{pulumi.get_stack()}")
 
-cluster = KubernetesProvider("cluster", config.cluster)
+has_secrets = any(service.secrets for service in config.services.values())
+cluster = KubernetesProvider("cluster", config.cluster, has_secrets=has_secrets)
 
 
 def after(*resources: pulumi.Resource, protect: bool = False) -> pulumi.ResourceOptions:

@@ -20,11 +20,13 @@ from config import Cluster
 class KubernetesProvider(pulumi.ProviderResource):
     """The way to one cluster. https://www.pulumi.com/registry/packages/kubernetes/api-docs/provider/"""
 
-    def __init__(self, name: str, cluster: Cluster) -> None:
+    def __init__(self, name: str, cluster: Cluster, *, has_secrets: bool = False) -> None:
         settings = {
             "context": cluster.context or None,
             "kubeconfig": cluster.kubeconfig or os.environ.get("KUBECONFIG"),
             "enableServerSideApply": "true",
+            # Else a changed value would delete the Secret and make it anew, and a pod that starts in between has none.
+            "enableSecretMutable": "true" if has_secrets else None,
         }
         opts = pulumi.ResourceOptions(version=version("pulumi-kubernetes"))
         super().__init__("kubernetes", name, settings, opts)

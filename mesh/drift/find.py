@@ -220,10 +220,18 @@ def _plain(value: Any) -> Any:
     """Inputs as they are in the state, with its secrets opened."""
     if isinstance(value, Mapping):
         if _SECRET_MARK in value:
-            opened = json.loads(value["plaintext"])
-            return Secret(opened) if isinstance(opened, str) else opened
+            return _secret(json.loads(value["plaintext"]))
         return {key: _plain(inner) for key, inner in value.items()}
     return [_plain(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _secret(value: Any) -> Any:
+    """With every text in it marked: the provider makes one secret of all the data of a Secret."""
+    if isinstance(value, Mapping):
+        return {key: _secret(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_secret(inner) for inner in value]
+    return Secret(value) if isinstance(value, str) else value
 
 
 def _with_secrets(declared: Any, applied: Any) -> Any:

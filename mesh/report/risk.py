@@ -99,10 +99,18 @@ def _warnings(changes: Sequence[Change]) -> Iterator[str]:
             yield from _weighted_versions_that_go(change, changes)
         if change.kind == "Namespace" and change.operation in ("delete", "replace"):
             yield f"with the Namespace {change.name} everything in it goes"
-        if change.kind == "kubernetes" and change.operation != "create" and change.differences:
+        if (
+            change.kind == "kubernetes"
+            and change.operation != "create"
+            and _cluster(change.old) != _cluster(change.new)
+        ):
             yield "the stack would leave the cluster that it is on"
         if change.protected and not change.resource.protect:
             yield f"{change.kind} {change.name} loses its protection"
+
+
+def _cluster(provider: Mapping[str, Any]) -> Any:
+    return provider.get("context"), provider.get("kubeconfig")
 
 
 def _weighted_versions_that_go(change: Change, changes: Sequence[Change]) -> Iterator[str]:

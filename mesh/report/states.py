@@ -6,10 +6,11 @@ import hashlib
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -83,7 +84,9 @@ def previewed(preview: Mapping[str, Any], name: str, folder: Path) -> Comparison
     """The two states in what `pulumi preview --json` printed."""
     before, after, operations = {}, {}, {}
     for step in preview.get("steps", []):
-        old, new = (_resource(step[side]) if step.get(side) else None for side in ("oldState", "newState"))
+        if not _is_real(step["urn"].split("::")[2].rpartition("$")[2]):
+            continue
+        old, new = (_previewed(step, side) if step.get(side) else None for side in ("oldState", "newState"))
         line = "::".join(step["urn"].split("::")[2:])
         # A replacement is three steps of one resource.
         operations[line] = "replace" if "replace" in step["op"] else step["op"]
@@ -96,7 +99,7 @@ def previewed(preview: Mapping[str, Any], name: str, folder: Path) -> Comparison
 
 def of(resources: Iterable[Resource], name: str, folder: Path = PROJECT) -> State:
     """The state of registered resources, without what must not be shown."""
-    found = {one.line: _without_secrets(one, _stand_in) for one in resources if _is_real(one)}
+    found = {one.line: _without_secrets(one, _stand_in) for one in resources if _is_real(one.type)}
     return State(name, found, folder=folder)
 
 
@@ -151,6 +154,38 @@ def _known_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if name in Resource.__dataclass_fields__}
 
 
+def _previewed(step: Mapping[str, Any], side: str) -> Resource:
+    """One side of a step. Pulumi shows no secret, but it says which of them differ: the new ones get another word."""
+    resource = _resource(step[side])
+    missing, word = ("add", SECRET) if side == "oldState" else ("delete", _ANOTHER)
+    differing = [
+        [name or number for name, number in _STEPS.findall(path)]
+        for path, difference in (step.get("detailedDiff") or {}).items()
+        if not difference["kind"].startswith(missing)
+    ]
+    inputs = dict(resource.inputs)
+    if step.get("detailedDiff") and is_hidden(inputs.get("data")):  # the provider hides a Secret's as a whole
+        inputs["data"] = {key: word for first, *keys in differing if first == "data" for key in keys}
+    for path in differing:
+        inputs = _told(inputs, path, word)
+    return Resource(**{**resource.__dict__, "inputs": inputs})
+
+
+# https://www.pulumi.com/docs/iac/concepts/miscellaneous/property-paths/
+_STEPS = re.compile(r'(?:^|\.)([^.\[]+)|\["?([^\]"]+)"?\]')
+_ANOTHER = "[secret, another]"
+
+
+def _told(value: Any, path: Sequence[str], word: str) -> Any:
+    """`value` with `word` in the place of the secret that `path` leads to, if it does."""
+    if isinstance(value, Mapping) and path and path[0] in value:
+        return {**value, path[0]: _told(value[path[0]], path[1:], word)}
+    if isinstance(value, list) and path and path[0].isdecimal() and int(path[0]) < len(value):
+        number = int(path[0])
+        return [*value[:number], _told(value[number], path[1:], word), *value[number + 1 :]]
+    return word if is_hidden(value) and not path else value
+
+
 def _resource(state: Mapping[str, Any]) -> Resource:
     """From a state as Pulumi prints it."""
     return _without_secrets(
@@ -169,9 +204,9 @@ def _resource(state: Mapping[str, Any]) -> Resource:
     )
 
 
-def _is_real(resource: Resource) -> bool:
+def _is_real(kind: str) -> bool:
     """Not a component, which has nothing of its own."""
-    return not resource.type.startswith(("istio-governance:", "pulumi:pulumi:"))
+    return not kind.startswith(("istio-governance:", "pulumi:pulumi:"))
 
 
 def _errors(preview: Mapping[str, Any]) -> str:
@@ -182,12 +217,14 @@ def _errors(preview: Mapping[str, Any]) -> str:
 def _without_secrets(resource: Resource, hide: Callable[[Any], str] = lambda _: SECRET) -> Resource:
     inputs = _plain(resource.inputs, hide)
     if resource.kind == "Secret":
-        inputs |= {part: _hidden(inputs[part]) for part in ("data", "stringData") if part in inputs}
+        inputs |= {part: _hidden(inputs[part]) for part in ("data", "stringData") if inputs.get(part)}
     return Resource(**{**resource.__dict__, "inputs": inputs})
 
 
-def _hidden(values: Mapping[str, Any]) -> dict[str, Any]:
+def _hidden(values: Any) -> Any:
     """The values of a Secret; what is hidden already says whether it is another one."""
+    if not isinstance(values, Mapping):
+        return SECRET
     return {key: value if is_hidden(value) else SECRET for key, value in values.items()}
 
 

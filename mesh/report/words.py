@@ -330,6 +330,12 @@ _WORDS: Mapping[str, Sequence[tuple[str, Words]]] = {
     ),
     "kubernetes": (
         (r"(context|kubeconfig)", "{0} {old} → {new}, so everything goes to another cluster"),
+        (
+            r"enableSecretMutable",
+            lambda found: "Secrets are no longer changed in place"
+            if found.new is MISSING
+            else "Secrets are changed in place",
+        ),
     ),
     "VirtualService": (
         (r"spec http (\S+) match", "the requests that {0} matches: {old} → {new}"),

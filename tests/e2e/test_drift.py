@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import secrets
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
 
 import pytest
 
+from config import merged
 from harness.stack import Stack
 from harness.traffic import wait_until_enforced
 from mesh.kubectl import Kubectl
@@ -187,3 +192,78 @@ def test_an_unreachable_cluster_is_no_drift(installed: Stack, config: Entry) -> 
             assert "Traceback" not in told.stderr
     finally:
         installed.configure(config)
+
+
+def test_a_secret_value_is_in_the_pods_that_use_it_and_nowhere_else(
+    installed: Stack, config: Entry, kubectl: Kubectl
+) -> None:
+    """A stack file that has one, as `pulumi config set --secret` writes it; then another value."""
+    variable = {"bill-service": {"versions": {"v2": {"env": {"DB_PASSWORD": {"secret": "dbPassword"}}}}}}
+    values = [secrets.token_hex(12) for _ in range(3)]
+    printed: list[str] = []
+
+    def put(value: str) -> None:
+        encrypted = installed.encrypted("dbPassword", value)
+        installed.configure({**merged(config, {"services": variable}), "dbPassword": encrypted})
+
+    def mesh(*args: str, code: int = 0) -> str:
+        done = installed.mesh(*args)
+        assert done.returncode == code, done.stdout + done.stderr
+        printed.append(done.stdout + done.stderr)
+        return done.stdout
+
+    def has(value: str) -> bool:
+        where = ("deployment/bill-service-v2", "--container=bill-service", f"--namespace={NAMESPACE}")
+        return kubectl.run("exec", *where, "--", "printenv", "DB_PASSWORD").strip() == value
+
+    put(values[0])
+    printed.append(installed.pulumi("up", "--yes"))
+    assert has(values[0])
+    assert_no_drift(installed)
+    before = pods(kubectl)
+
+    put(values[1])
+    assert "bill-service: secret DB_PASSWORD of v2 changes: the pods restart; affects only" in mesh("diff", code=1)
+    printed.append(installed.pulumi("up", "--yes", "--diff"))
+    assert installed.changes()["update"] == 2, "the Secret and the Deployment, and no replacement"
+    assert has(values[1])
+    after = pods(kubectl)
+    assert [version for version in before if before[version] != after[version]] == ["bill-service-v2"]
+
+    data = [{"op": "replace", "path": "/data/dbPassword", "value": encoded(values[2])}]
+    _edit(kubectl, "secret/bill-service-env", data, NAMESPACE)
+    assert "data.dbPassword: [secret] declared, another live (by kubectl-patch" in mesh("drift", code=1)
+    assert "another → [secret]" in mesh("repair", "--yes")
+    live = kubectl.run("get", "secret", "bill-service-env", f"--namespace={NAMESPACE}", "--output=jsonpath={.data}")
+    assert json.loads(live) == {"dbPassword": encoded(values[1])}
+    assert_no_drift(installed)
+    assert_pulumi_sees_no_change(installed)
+
+    assert "dbPassword" in mesh("config", "services.bill-service.versions.v2.env")
+    assert mesh("render") == mesh("render")
+    printed += [installed.pulumi("preview", "--json"), installed.pulumi("stack", "export")]
+    backend = Path(urlparse(installed.variables["PULUMI_BACKEND_URL"]).path)
+    kept = [file.read_bytes() for folder in (backend, installed.folder) for file in folder.rglob("*") if is_kept(file)]
+    assert any(b"bill-service-env" in content for content in kept)
+    for value in values:
+        for text in (value, encoded(value)):
+            assert not [output for output in printed if text in output]
+            assert not [content for content in kept if text.encode() in content]
+
+
+def is_kept(file: Path) -> bool:
+    """A file of the stack's own, and no link into the checkout."""
+    return file.is_file() and not file.is_symlink()
+
+
+def encoded(value: str) -> str:
+    return base64.b64encode(value.encode()).decode()
+
+
+def pods(kubectl: Kubectl) -> dict[str, set[str]]:
+    """Deployment → the pods that it has and that are not about to go."""
+    found: dict[str, set[str]] = {}
+    for pod in kubectl.items("pods", f"--namespace={NAMESPACE}"):
+        if "deletionTimestamp" not in pod["metadata"]:
+            found.setdefault(pod["metadata"]["name"].rsplit("-", 2)[0], set()).add(pod["metadata"]["name"])
+    return found

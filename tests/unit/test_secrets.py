@@ -17,9 +17,12 @@ from click.testing import CliRunner
 import names
 from config import files, merged
 from config.files import as_pulumi_passes
-from mesh import helm, preflight, render
+from mesh import adopt, helm, preflight, render
+from mesh.adopt import words as adopt_words
 from mesh.commands import config as config_command
 from mesh.declared import declared
+from mesh.drift import find, words
+from mesh.drift.find import Applied, Report
 from mesh.recorder import PROJECT, Recording, Resource, record
 from mesh.report import markdown, states
 from mesh.report.report import report
@@ -30,7 +33,7 @@ from .given import ROOT, config
 from .test_preflight import CRDS, check, refusal
 from .test_preflight import live as there
 
-SIGNATURE = "1b47061264138c4ac30d75fd1eb44270"
+SECRET_MARK, SIGNATURE = "4dabf18193072939515e22adb298388d", "1b47061264138c4ac30d75fd1eb44270"
 """How Pulumi marks a secret on its way to the engine (resource.SecretSig in its Go SDK)."""
 
 PASSWORD = {"dbPassword": "hunter2"}
@@ -67,7 +70,7 @@ def opened(value: Any) -> str:
 def checksums(recording: Recording) -> dict[str, str]:
     """Deployment → what it has in the place of the values of its secrets."""
     annotations = {
-        name: deployment.inputs["spec"]["template"]["metadata"]["annotations"]
+        name: deployment.inputs["spec"]["template"]["metadata"].get("annotations", {})
         for name, deployment in recording.named("Deployment").items()
     }
     return {name: opened(found[names.SECRETS]) for name, found in annotations.items() if names.SECRETS in found}
@@ -76,6 +79,9 @@ def checksums(recording: Recording) -> dict[str, str]:
 def variables(deployment: Resource) -> dict[str, Any]:
     (container,) = deployment.inputs["spec"]["template"]["spec"]["containers"]
     return {variable.pop("name"): variable for variable in container["env"]}
+
+
+ONE: Mapping[str, Any] = {"bill-service": {"template": {"env": {"DB": {"secret": "dbPassword"}}}}}
 
 
 # The objects
@@ -151,7 +157,7 @@ def test_a_changed_value_restarts_the_pods_that_use_it_and_no_others() -> None:
 
 
 def test_the_checksum_is_keyed_by_what_only_the_state_has() -> None:
-    recording = program(PASSWORD, {"bill-service": {"template": {"env": {"DB": {"secret": "dbPassword"}}}}})
+    recording = program(PASSWORD, ONE)
     key = recording.named("Command")["bill-service-env-key"]
     assert key.urn in recording.before(recording.named("Deployment")["bill-service-v1"])
     assert key.inputs["logging"] == "none", "pulumi-command prints what a command prints"
@@ -159,8 +165,14 @@ def test_the_checksum_is_keyed_by_what_only_the_state_has() -> None:
     assert "environment" not in key.inputs and "stdin" not in key.inputs
 
 
+def test_a_changed_value_is_an_update_in_place() -> None:
+    """The provider would replace the Secret, and for a moment there would be none."""
+    assert program(PASSWORD, ONE).named("kubernetes")["cluster"].inputs["enableSecretMutable"] == "true"
+
+
 def test_a_stack_without_secrets_makes_nothing_for_them() -> None:
     recording = program({}, {})
+    assert "enableSecretMutable" not in recording.named("kubernetes")["cluster"].inputs
     assert not recording.named("Secret")
     assert not [name for name in recording.named("Command") if "env" in name]
 
@@ -245,6 +257,67 @@ def test_the_report_tells_a_variable_that_comes_and_never_its_value() -> None:
         assert base64.b64encode(value.encode()).decode() not in written
 
 
+def previewed(operation: str, kind: str, paths: Mapping[str, str], **inputs: Any) -> dict[str, Any]:
+    """A step as `pulumi preview --json` prints it, with all that is secret hidden on both sides."""
+    group = "apps" if kind == "Deployment" else "core"
+    workload = "istio-governance:workload:Workload"
+    urn = f"urn:pulumi:dev::istio-governance::{workload}$kubernetes:{group}/v1:{kind}::bill-service-env"
+    side = {
+        "urn": urn,
+        "type": f"kubernetes:{group}/v1:{kind}",
+        "parent": f"urn:pulumi:dev::istio-governance::{workload}::bill-service",
+        "inputs": inputs,
+    }
+    found = {path: {"kind": kind_, "inputDiff": False} for path, kind_ in paths.items()}
+    return {"op": operation, "urn": urn, "oldState": side, "newState": side, "detailedDiff": found}
+
+
+def test_the_report_on_a_live_stack_tells_what_pulumi_says_differs() -> None:
+    reference = {
+        "name": "DB_PASSWORD",
+        "valueFrom": {"secretKeyRef": {"name": "bill-service-env", "key": "dbPassword"}},
+    }
+    annotation = {names.SECRETS: "[secret]"}
+    template = {
+        "metadata": {"labels": {"version": "v1"}, "annotations": annotation},
+        "spec": {"containers": [{"name": "bill-service", "env": [reference]}]},
+    }
+    secret = previewed("update", "Secret", {"data.dbPassword": "update", "data.apiToken": "add"}, data="[secret]")
+    path = f"spec.template.metadata.annotations.{names.SECRETS}"
+    deployment = previewed("update", "Deployment", {path: "update"}, spec={"template": template})
+    found = report("dev", states.previewed({"steps": [secret, deployment]}, "live", ROOT))
+    assert found.words[0].parts == ("secret DB_PASSWORD of v1 changes: the pods restart",)
+    assert found.risk.restarts == ("Deployment bill-service-env",)
+    written = markdown.write(found)
+    assert "-  dbPassword: '[secret]'" in written
+    assert "+  dbPassword: '[secret, another]'" in written
+    assert "+  apiToken: '[secret, another]'" in written
+
+
+def test_a_component_is_no_resource_of_its_own() -> None:
+    urn = "urn:pulumi:dev::istio-governance::istio-governance:workload:Workload$istio-governance:secret:EnvSecret::bill"
+    state = {"urn": urn, "type": "istio-governance:secret:EnvSecret"}
+    found = report("dev", states.previewed({"steps": [{"op": "delete", "urn": urn, "oldState": state}]}, "live", ROOT))
+    assert found.verdict == "none"
+
+
+def test_drift_compares_the_values_that_pulumi_hides_as_one() -> None:
+    """The provider makes one secret of all the data."""
+    recording = Recording({one.urn: one for one in program(PASSWORD, ONE) if one.kind == "Secret"})
+    secret = recording.one("Secret")
+    data = {"dbPassword": base64.b64encode(b"hunter2").decode()}
+    hidden = {SECRET_MARK: SIGNATURE, "plaintext": json.dumps(data)}
+    state = {secret.urn: {"type": secret.type, "inputs": {**secret.inputs, "data": hidden}, "outputs": {}}}
+    there = {**render.plain(secret.inputs), "data": data}
+    look = Applied(state, {})
+    assert find(recording, look, FakeKubectl(objects=[there])) == Report([], [], 1)
+    there["data"] = {"dbPassword": base64.b64encode(b"swordfish").decode()}
+    report = find(recording, look, FakeKubectl(objects=[there]))
+    for text in ("\n".join(words.report(report, "dev")), json.dumps(words.as_data(report, "dev"))):
+        assert "dbPassword" in text and "[secret]" in text
+        assert not any(value in text for value in (data["dbPassword"], there["data"]["dbPassword"]))
+
+
 # The preflight
 
 
@@ -292,3 +365,17 @@ def test_a_secret_key_is_for_what_uses_it() -> None:
         program(BOTH, {})
     assert "env: {NAME: {secret: apiToken}}" in str(ended.value)
     assert not any(value in str(ended.value) for value in BOTH.values())
+
+
+def test_a_secret_that_is_taken_over_is_listed_without_its_value() -> None:
+    recording = Recording({one.urn: one for one in program(PASSWORD, ONE) if one.kind == "Secret"})
+    secret = recording.one("Secret")
+    given = config(services=ONE, dbPassword="[secret]")
+    other = {**render.plain(secret.inputs), "data": {"dbPassword": base64.b64encode(b"swordfish").decode()}}
+    other["metadata"] = {"name": "bill-service-env", "namespace": "istio-demo"}
+    search = adopt.Search(given, "istio-governance/dev", FakeKubectl(objects=[other]), frozenset(), lambda _: [])
+    found = adopt.find(recording, search)
+    assert [one.body["kind"] for one in found.candidates] == ["Secret"]
+    for text in ("\n".join(adopt_words.plan(found, "dev")), json.dumps(adopt_words.as_data(found, "dev"))):
+        assert "data.dbPassword" in text
+        assert other["data"]["dbPassword"] not in text

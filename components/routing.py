@@ -44,8 +44,8 @@ class Routing(pulumi.ComponentResource):
         self.before = [_object(self, made, self.routed.namespace) for made in self.routed.before]
 
     def split(self, *after: pulumi.Resource) -> None:
-        """Registers the weights, which is all that a change of them touches."""
-        _object(self, self.routed.weights, self.routed.namespace, after=[*self.before, *after])
+        """Registers the weights, which is all that a change of them touches, `after` the subsets are announced."""
+        _object(self, self.routed.weights, self.routed.namespace, after=after)
         self.weights = pulumi.Output.from_input(self.routed.shares)
         self.register_outputs({"weights": self.weights})
 

@@ -23,6 +23,18 @@ class NotEnforcedError(Exception):
 
 
 @dataclass(frozen=True)
+class Rollout:
+    """A version whose ready pods may still be the old ones. `failed` is when Kubernetes has given it up."""
+
+    updated: int
+    pods: int
+    failed: bool
+
+    def __str__(self) -> str:
+        return f"{self.updated} of {self.pods} pods are from its newest template"
+
+
+@dataclass(frozen=True)
 class LiveService:
     """The service `name` of a stack; its weights are those of the route that is there for all requests that no `match`
     has described."""
@@ -55,6 +67,16 @@ class LiveService:
                 if pod["metadata"]["labels"].get("version") == label and _is_ready(pod):
                     found[version].append(pod["status"]["podIP"])
         return found
+
+    def rollouts(self) -> dict[str, Rollout]:
+        """Version → its roll-out, of those that are not over; of an `existing` workload none is known."""
+        kind = self.config.services[self.name].workload
+        if kind == "existing":
+            return {}
+        versions = {names.workload(self.name, version): version for version in self.versions}
+        objects = self.kubectl.items(f"{kind.lower()}s.apps", *versions, f"--namespace={self.namespace}")
+        found = {versions[name]: _rollout(item) for item in objects if (name := item["metadata"]["name"]) in versions}
+        return {version: rollout for version, rollout in found.items() if rollout}
 
     def weights(self) -> dict[str, int]:
         """Version → weight in the VirtualService; {} where there is none."""
@@ -134,3 +156,18 @@ class LiveService:
 def _is_ready(pod: Mapping[str, Any]) -> bool:
     conditions = {c["type"]: c["status"] for c in pod.get("status", {}).get("conditions", [])}
     return conditions.get("Ready") == "True" and "deletionTimestamp" not in pod["metadata"]
+
+
+def _rollout(workload: Mapping[str, Any]) -> Rollout | None:
+    """None when it is over. As `kubectl rollout status`, but that not all of the new pods have to be ready.
+
+    https://kubernetes.io/docs/concepts/workloads/controllers/deployment/#deployment-status
+    """
+    status = workload.get("status", {})
+    pods = status.get("desiredNumberScheduled", status.get("replicas", 0))
+    updated = status.get("updatedNumberScheduled", status.get("updatedReplicas", 0))
+    seen = status.get("observedGeneration", 0) >= workload["metadata"].get("generation", 0)
+    if seen and updated >= pods:
+        return None
+    conditions = {c["type"]: c["status"] for c in status.get("conditions", [])}
+    return Rollout(updated if seen else 0, pods, conditions.get("Progressing") == "False")

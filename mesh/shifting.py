@@ -272,11 +272,15 @@ class LiveWorld:
             (traffic for seen in (self._old, counted) for version, traffic in seen.items() if version not in new),
             Traffic(),
         )
-        ready = self.live.ready_pods()
+        ready, rollouts = self.live.ready_pods(), self.live.rollouts()
         found: list[Finding] = []
         for version in new:
             if not ready[version]:
                 found.append(Finding(version, "ready pods", Verdict.FAIL, "none is left"))
+            if rollout := rollouts.get(version):
+                # What was counted may be of the old pods alone.
+                result = Verdict.FAIL if rollout.failed else Verdict.UNDECIDED
+                found.append(Finding(version, "roll-out", result, f"not over: {rollout}"))
             found += decide(version, counted.get(version, Traffic()), old, self.watching.gate, looks, final)
         return found
 

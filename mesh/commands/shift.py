@@ -17,7 +17,7 @@ from mesh import checkout, cli
 from mesh.commands.verify import caller_of, live_service, url_of
 from mesh.envoy import each
 from mesh.live import LiveService
-from mesh.pulumi import Stack
+from mesh.pulumi import PulumiError, Stack
 from mesh.shifting import (
     BusyError,
     Interrupts,
@@ -40,6 +40,9 @@ EXIT = {
     Outcome.LOST: cli.Exit.FAILED,
     Outcome.INTERRUPTED: cli.Exit.INTERRUPTED,
 }
+
+_CHANGES = "no changes were expected"
+"""What Pulumi says of a preview with changes."""
 
 
 @click.command(epilog="Example: mesh shift bill-service v2=50 --steps 10,25,50,100 --interval 1m")
@@ -80,8 +83,9 @@ def command(
     The weights go into the stack's file and to the cluster, and every proxy that calls the service has them before this
     ends. With routing.SERVICE.shift in the configuration, or with --steps, --interval or --probe, it goes step by step,
     and a gate looks at the versions that get more: at failures and times as the callers see them. When a gate fails,
-    on Ctrl-C or when something cannot be applied it goes back to where it began. Exit code 0: done; 1: rolled back; 3:
-    too few requests for the gate, held at its step; 4: another shift is under way; 130: interrupted, and rolled back.
+    on Ctrl-C or when something cannot be applied it goes back to where it began. Exit code 0: done; 1: not begun or
+    rolled back; 3: the gate could not decide, by too few requests for instance, held at its step; 4: another shift is
+    under way; 130: interrupted, and rolled back.
     """
     live, driver = live_service(files.effective(stack), service), Stack(stack, shielded=True)
     if service not in live.config.weights:
@@ -174,6 +178,7 @@ def _shift(
     _require_ready(live, rising(plan.start, plan.aim))
     watch = None
     if shift:
+        _require_applied(driver, live, rising(plan.start, plan.aim))
         caller = caller_of(live, workload, "") if probes else None
         watch = Watch(shift.gate, seconds(shift.interval), probes, url_of(live, path), caller)
         say(f"the gate needs {requests_needed(shift.gate)} requests or more of the new version at each step")
@@ -190,7 +195,7 @@ def _shift(
     if outcome is Outcome.LOST:
         say(f"the file has the old weights, the cluster may not: mesh shift {live.name} --back --stack {driver.name}")
     if outcome is Outcome.HELD:
-        say("the gate needs more requests: wait for them, or send some by --probe, and run it again; or shift back")
+        say("the gate could not decide: wait, or send requests by --probe, and run it again; or shift back")
     if driver.file.read_text() != text:
         say(_commit(driver, message))
     if as_json:
@@ -221,15 +226,36 @@ def _require_as_declared(live: LiveService, start: Weights) -> None:
 
 
 def _require_ready(live: LiveService, new: Sequence[str]) -> None:
-    """Every version that is to get more has a ready pod, and every caller knows one."""
-    ready = live.ready_pods()
+    """Every version that is to get more is rolled out, has a ready pod, and every caller knows one."""
+    ready, rollouts = live.ready_pods(), live.rollouts()
     for version in new:
         if not ready[version]:
             raise cli.Failure(f"{live.name} {version} has no ready pod: every request to it would fail")
+        if rollout := rollouts.get(version):
+            raise cli.Failure(
+                f"the roll-out of {live.name} {version} is not over: {rollout}, and older ones may still answer. Wait, "
+                "or mend what holds it up and `pulumi up`"
+            )
     for proxy, endpoints in each(live.clients(), lambda proxy: proxy.endpoints(live.name, live.namespace)).items():
         known = {endpoint.cluster.subset for endpoint in endpoints if endpoint.healthy}
         if endpoints and (unknown := [version for version in new if version not in known]):
             raise cli.Failure(f"the proxy of {proxy.pod} knows no healthy pod of {live.name} {', '.join(unknown)}")
+
+
+def _require_applied(driver: Stack, live: LiveService, new: Sequence[str]) -> None:
+    """What the gate is to judge is what the file asks for, and so what is committed with the weights."""
+    if live.config.services[live.name].workload == "existing":
+        return
+    workloads = [f"--target=**::{names.workload(live.name, version)}" for version in new]
+    try:
+        driver.pulumi("preview", "--expect-no-changes", *workloads)
+    except PulumiError as error:
+        if _CHANGES not in str(error):
+            raise cli.Failure(str(error)) from None
+        raise cli.Failure(
+            f"{driver.file.name} asks for other pods of {live.name} {', '.join(new)} than those that run, and that the "
+            "gate would judge: `pulumi up` first (mesh diff shows what it changes)"
+        ) from None
 
 
 def _take_back(driver: Stack, journal: Journal, say: Callable[[str], None]) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from harness.stack import Stack
+from harness.stack import PulumiError, Stack
 from harness.traffic import enforced_weights, wait_until_enforced
 from mesh.kubectl import Kubectl
 
@@ -133,6 +133,29 @@ def test_impossible_shifts_change_nothing(stack: Stack, kubectl: Kubectl) -> Non
     for args, says in ((["v9=10"], "no version v9"), (["v2=101"], "from 0 to 100"), (["v2"], "no version with its")):
         refused = stack.mesh("shift", "bill-service", *args)
         assert refused.returncode == 2 and says in refused.stderr, refused.stderr
+    assert_agree(stack, kubectl, HALF)
+
+
+def test_a_version_that_is_not_rolled_out_gets_no_more(stack: Stack, config: dict[str, Any], kubectl: Kubectl) -> None:
+    """Its old pods stay ready, and are what any gate would see."""
+    good = {**config, "routing": {"bill-service": {"weights": HALF}}}
+    broken = copy.deepcopy(good)
+    broken["services"]["bill-service"].update({"timeout": "15s", "versions": {"v2": {"image": "localhost/missing:1"}}})
+    gated = ["v2=60", "--steps=50,100", "--interval=1s", "--probe=10"]
+    stack.configure(broken)
+    undone = stack.mesh("shift", "bill-service", *gated)
+    assert undone.returncode == 1 and "`pulumi up` first" in undone.stderr, undone.stdout + undone.stderr
+    with pytest.raises(PulumiError, match="bill-service-v2"):
+        stack.up()
+    for options in (["v2=60", "--now"], gated):
+        refused = stack.mesh("shift", "bill-service", *options)
+        assert refused.returncode == 1, refused.stdout + refused.stderr
+        assert "1 of 2 pods are from its newest template" in refused.stderr, refused.stderr
+    assert_agree(stack, kubectl, HALF)
+    lowered = stack.mesh("shift", "bill-service", "v2=40", "--now")
+    assert lowered.returncode == 0, lowered.stdout + lowered.stderr
+    stack.configure(good)
+    stack.up()
     assert_agree(stack, kubectl, HALF)
 
 

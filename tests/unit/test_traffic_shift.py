@@ -5,17 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from math import comb
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from config.routing import Baseline, Gate, Latency
+from mesh.live import LiveService
 from mesh.pulumi import Stack
-from mesh.shifting import BusyError, Journal, replace_text
+from mesh.shifting import BusyError, Interrupts, Journal, LiveWorld, Watch, replace_text
 from mesh.traffic.counts import Meter, Traffic
 from mesh.traffic.gate import Verdict, decide, requests_needed, verdict
 from mesh.traffic.shift import ApplyError, InterruptedShiftError, Outcome, Plan, Weights, run
+
+from .fake_kubectl import FakeKubectl, Object, made
+from .given import config as config_of
 
 START, AIM = {"v1": 90, "v2": 10}, {"v1": 50, "v2": 50}
 
@@ -187,3 +192,59 @@ def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
     file.write_text("old")
     replace_text(file, "new")
     assert file.read_text() == "new" and [entry.name for entry in tmp_path.iterdir()] == [file.name]
+
+
+# Roll-outs, as the API server tells of them
+
+READY = {"type": "Ready", "status": "True"}
+
+
+def workload(kind: str, **status: Any) -> Object:
+    made_ = made(kind, "bill-service-v2", "istio-demo", status={"observedGeneration": 2, **status})
+    made_["metadata"]["generation"] = 2
+    return made_
+
+
+def live(*objects: Object, kind: str = "Deployment") -> LiveService:
+    config = config_of(services={"bill-service": {"workload": kind}})
+    return LiveService(config, "bill-service", FakeKubectl(objects=list(objects)))
+
+
+@pytest.mark.parametrize(
+    ("found", "told"),
+    [
+        (workload("Deployment", replicas=2, updatedReplicas=2, readyReplicas=1), None),
+        (workload("Deployment", replicas=2, updatedReplicas=1, readyReplicas=1), "1 of 2"),
+        (workload("Deployment", replicas=1, readyReplicas=1), "0 of 1"),  # its new pods cannot be made
+        (workload("Deployment", replicas=1, updatedReplicas=1, observedGeneration=1), "0 of 1"),
+        (workload("StatefulSet", replicas=3, updatedReplicas=1), "1 of 3"),
+        (workload("DaemonSet", desiredNumberScheduled=2, updatedNumberScheduled=1), "1 of 2"),
+        (workload("DaemonSet", desiredNumberScheduled=2, updatedNumberScheduled=2), None),
+    ],
+)
+def test_a_rollout_is_over_when_no_pod_is_from_an_older_template(found: Object, told: str | None) -> None:
+    rollouts = live(found, kind=found["kind"]).rollouts()
+    assert {v: str(rollout) for v, rollout in rollouts.items()} == (
+        {"v2": f"{told} pods are from its newest template"} if told else {}
+    )
+
+
+def test_of_the_pods_of_others_no_rollout_is_known() -> None:
+    assert live(workload("Deployment", replicas=2, updatedReplicas=1), kind="existing").rollouts() == {}
+
+
+@pytest.mark.parametrize(("progressing", "expected"), [("True", Verdict.UNDECIDED), ("False", Verdict.FAIL)])
+def test_a_gate_does_not_pass_what_is_not_rolled_out(progressing: str, expected: Verdict, tmp_path: Path) -> None:
+    """However well the old pods answer."""
+    labels = {"service": "bill-service", "version": "v2"}
+    pod = made("Pod", "old", "istio-demo", status={"podIP": "10.0.0.1", "conditions": [READY]})
+    pod["metadata"]["labels"] = labels
+    conditions = [{"type": "Progressing", "status": progressing}]
+    service = live(workload("Deployment", replicas=2, updatedReplicas=1, conditions=conditions), pod)
+    gate = Gate(success_rate=99, baseline=Baseline(success_rate=100, p99=0))
+    world = LiveWorld(
+        Stack("dev", tmp_path), service, START, "", "", Watch(gate, 1, 0, "", None), Interrupts(print), print
+    )
+    findings = world._findings(["v2"], {"v2": Traffic(1000)}, 1, final=True)
+    assert verdict(findings) is expected
+    assert [finding.criterion for finding in findings if finding.verdict is not Verdict.PASS] == ["roll-out"]

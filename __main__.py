@@ -66,7 +66,11 @@ workloads = {
 policies: list[pulumi.Resource] = []
 if config.namespace.default_deny:
     policies.append(NetworkPolicies("network", NetworkPoliciesArgs(config, namespace), after(workload_namespace)))
-rules = [Routing(service.name, RoutingArgs(service), after(workloads[service.name])) for service in routed(config)]
+rules = [
+    # The workload of somebody else has nothing to wait for.
+    Routing(service.name, RoutingArgs(service), after(workload_namespace, workloads[service.name]))
+    for service in routed(config)
+]
 announced = [Announced("subsets", AnnouncedArgs(config.cluster, rules), after(workload_namespace))] if rules else []
 for rule in rules:
     rule.split(*announced)

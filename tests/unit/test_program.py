@@ -154,6 +154,15 @@ def test_each_step_waits_for_the_one_before() -> None:
             assert earlier <= recording.before(recording.resources[urn])
 
 
+def test_rules_for_pods_of_others_wait_for_the_mesh_and_the_namespace() -> None:
+    others = {"workload": "existing", "template": None, "versions": {"v1": {"command": None}, "v2": {"command": None}}}
+    recording = program("dev", services={"bill-service": others})
+    assert not [name for name in recording.named("Deployment") if "bill-service" in name]
+    needed = {recording.named("Release")["istiod"].urn, recording.named("Namespace")["istio-demo"].urn}
+    for rule in recording.named("DestinationRule").values():
+        assert needed <= recording.before(rule)
+
+
 def test_rules_of_one_service_do_not_wait_for_another_service() -> None:
     recording = program("dev")
     before = recording.before(recording.one("VirtualService"))

@@ -123,11 +123,12 @@ def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
 
 def _nested_secret(key: str) -> Problem:
     # Pulumi hands such an object over as plain text, which would end up readable in the state (pulumi#6531, #7127).
+    instead = "; a variable of pods names a top-level one, env: {NAME: {secret: <key>}}" if key == "services" else ""
     return Problem(
         key,
         MISSING,
         "plain values; a `secure:` value may only be a top-level key",
-        f"take the secret out of '{key}'",
+        f"take the secret out of '{key}'{instead}",
     )
 
 

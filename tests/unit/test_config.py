@@ -347,6 +347,7 @@ def test_refused_with_key_and_fix(change: Mapping[str, Any], key: str, text: str
     [
         ({"needs_cluster": True}, "cluster", "pulumi config set --path cluster.context"),
         ({"secret_keys": ["mesh"]}, "mesh", "a `secure:` value may only be a top-level key"),
+        ({"secret_keys": ["services"]}, "services", "env: {NAME: {secret: <key>}}"),
     ],
 )
 def test_refused_whatever_the_values_are(options: Mapping[str, Any], key: str, text: str) -> None:

@@ -55,17 +55,21 @@ def test_every_stack_file_is_right_with_the_defaults(name: str) -> None:
         {"services": {"a": {"template": {"replicas": -1}}}},
         {"services": {"a": {"versions": {"v1": {"imagePullPolicy": "Sometimes"}}}}},
         {"services": {"a": {"version": {}}}},
+        {"services": {"a": {"template": {"env": {"A": 1}}}}},
+        {"services": {"a": {"template": {"env": {"A": {"secrt": "dbPassword"}}}}}},
+        {"services": {"a": {"template": {"env": {"A": {"secretKeyRef": "tokens"}}}}}},
         {"routing": {"a": {"weights": {"v1": 101}}}},
         {"routing": {"a": {"weights": {"v1": 0.5}}}},
         {"namespace": {"create": "yes"}},
         {"rooting": {}},
         {"sshPrivateKey": "plain text"},
+        {"dbPassword": "plain text"},
     ],
     ids=str,
 )
 def test_a_typical_mistake_is_found(keys: Mapping[str, Any]) -> None:
     assert errors("stack.json", stack(**keys))
-    if "sshPrivateKey" not in keys:
+    if not {"sshPrivateKey", "dbPassword"} & keys.keys():
         assert errors("defaults.json", keys)
 
 
@@ -76,6 +80,21 @@ def test_a_typical_mistake_is_found(keys: Mapping[str, Any]) -> None:
         {"config": {}, "encryptionsalt": "v1:abc"},
         {"config": {"aws:region": "eu-west-1"}},
         stack(sshPrivateKey={"secure": "v1:abc"}),
+        stack(
+            dbPassword={"secure": "v1:abc"},
+            services={
+                "a": {
+                    "template": {
+                        "env": {
+                            "A": "1",
+                            "B": {"secret": "dbPassword"},
+                            "C": {"secretKeyRef": {"name": "a", "key": "b"}},
+                        }
+                    },
+                    "versions": {"v1": {"env": {"A": None}}},
+                }
+            },
+        ),
         stack(services={"a": None, "b": {"versions": {"v2": None}}}, routing=None),
     ],
 )

@@ -14,7 +14,7 @@ from urllib.parse import urlparse
 import pytest
 
 from config import merged
-from harness.stack import Stack
+from harness.stack import PulumiError, Stack
 from harness.traffic import wait_until_enforced
 from mesh.kubectl import Kubectl
 
@@ -198,13 +198,14 @@ def test_a_secret_value_is_in_the_pods_that_use_it_and_nowhere_else(
     installed: Stack, config: Entry, kubectl: Kubectl
 ) -> None:
     """A stack file that has one, as `pulumi config set --secret` writes it; then another value."""
-    variable = {"bill-service": {"versions": {"v2": {"env": {"DB_PASSWORD": {"secret": "dbPassword"}}}}}}
+    env = {"DB_PASSWORD": {"secret": "dbPassword"}, "TOKEN": {"secretKeyRef": {"name": "tokens", "key": "bills"}}}
     values = [secrets.token_hex(12) for _ in range(3)]
     printed: list[str] = []
 
     def put(value: str) -> None:
         encrypted = installed.encrypted("dbPassword", value)
-        installed.configure({**merged(config, {"services": variable}), "dbPassword": encrypted})
+        services = {"bill-service": {"versions": {"v2": {"env": env}}}}
+        installed.configure({**merged(config, {"services": services}), "dbPassword": encrypted})
 
     def mesh(*args: str, code: int = 0) -> str:
         done = installed.mesh(*args)
@@ -212,13 +213,17 @@ def test_a_secret_value_is_in_the_pods_that_use_it_and_nowhere_else(
         printed.append(done.stdout + done.stderr)
         return done.stdout
 
-    def has(value: str) -> bool:
+    def has(value: str, variable: str = "DB_PASSWORD") -> bool:
         where = ("deployment/bill-service-v2", "--container=bill-service", f"--namespace={NAMESPACE}")
-        return kubectl.run("exec", *where, "--", "printenv", "DB_PASSWORD").strip() == value
+        return kubectl.run("exec", *where, "--", "printenv", variable).strip() == value
 
     put(values[0])
+    with pytest.raises(PulumiError, match=r"v2\.env\.TOKEN: there is no Secret tokens in the namespace istio-demo"):
+        installed.pulumi("preview")
+    token = f"--from-literal=bills={values[2]}"
+    kubectl.run("create", "secret", "generic", "tokens", token, f"--namespace={NAMESPACE}")
     printed.append(installed.pulumi("up", "--yes"))
-    assert has(values[0])
+    assert has(values[0]) and has(values[2], "TOKEN")
     before = pods(kubectl)
 
     put(values[1])

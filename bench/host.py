@@ -55,7 +55,8 @@ class Host:
         root = self.folder / "root"
         root.mkdir(parents=True)
         (self.folder / "known_hosts").write_text(f"{self.address} {self.host_key}\n")
-        namespaces = ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child"]
+        # All of it ends with this process, however that ends.
+        namespaces = ["setpriv", "--pdeathsig=KILL", "unshare", "--mount", "--net", "--pid", "--fork", "--kill-child"]
         with (self.folder / "log").open("w") as log:
             self._process = subprocess.Popen(
                 [*namespaces, "sh", str(SCRIPT), str(build.vm_image() / "disk.img"), str(root)],

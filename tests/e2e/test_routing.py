@@ -60,11 +60,15 @@ STAND_IN = {
                         "command": [
                             "sh",
                             "-c",
+                            "echo 'server { listen 443 ssl; root /usr/share/nginx/html; ssl_certificate /tls/tls.crt; "
+                            "ssl_certificate_key /tls/tls.key; }' > /etc/nginx/sites-enabled/tls; "
                             "echo outside > /usr/share/nginx/html/index.html; exec nginx -g 'daemon off;'",
                         ],
+                        "volumeMounts": [{"name": "tls", "mountPath": "/tls"}],
                         "readinessProbe": {"tcpSocket": {"port": 80}, "periodSeconds": 1},
                     }
                 ],
+                "volumes": [{"name": "tls", "secret": {"secretName": OUTSIDE}}],
             },
         },
     },
@@ -159,12 +163,46 @@ def requests_for(kubectl: Kubectl, version: str, path: str) -> int:
     return len(re.findall(rf'"\w+ {re.escape(path)}\S* HTTP/1\.1" \d{{3}}', log))
 
 
+@dataclass(frozen=True)
+class Certificate:
+    """Self-signed; curl ends a connection to a server that has another key than it is told to `pin`."""
+
+    key: Path
+    certificate: Path
+    pin: str
+
+    @classmethod
+    def of(cls, host: str, folder: Path) -> Certificate:
+        key, certificate = folder / "key.pem", folder / "certificate.pem"
+        made = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days=2"]
+        made += ["-subj", f"/CN={host}", "-keyout", str(key), "-out", str(certificate)]
+        subprocess.run(made, check=True, capture_output=True)
+        public = ["openssl", "pkey", "-in", str(key), "-pubout", "-outform", "DER"]
+        digest = hashlib.sha256(subprocess.run(public, check=True, capture_output=True).stdout).digest()
+        return cls(key, certificate, f"sha256//{base64.b64encode(digest).decode()}")
+
+    @property
+    def curl(self) -> list[str]:
+        return ["--insecure", "--pinnedpubkey", self.pin]
+
+    def store(self, kubectl: Kubectl, name: str, namespace: str) -> None:
+        files = f"--key={self.key}", f"--cert={self.certificate}"
+        kubectl.run("create", "secret", "tls", name, f"--namespace={namespace}", *files)
+
+
 @pytest.fixture(scope="module")
-def outside(kubectl: Kubectl, cluster: object) -> Iterator[str]:
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    """The stand-in's."""
+    return Certificate.of("secure.example.com", tmp_path_factory.mktemp("outside"))
+
+
+@pytest.fixture(scope="module")
+def outside(kubectl: Kubectl, cluster: object, certificate: Certificate) -> Iterator[str]:
     """The address of the stand-in."""
     del cluster
     kubectl.run("create", "namespace", OUTSIDE)
     try:
+        certificate.store(kubectl, OUTSIDE, OUTSIDE)
         kubectl.run("apply", "--filename=-", stdin=json.dumps(STAND_IN))
         kubectl.run("rollout", "status", f"deployment/{OUTSIDE}", f"--namespace={OUTSIDE}", timeout=60)
         (pod,) = kubectl.items("pods", f"--namespace={OUTSIDE}")
@@ -179,7 +217,10 @@ def complete(config: Config, outside: str) -> Config:
     changes = {
         "services": {"session-service": SESSION_SERVICE, "ledger-service": LEDGER_SERVICE},
         "routing": ROUTING,
-        "egress": {"api.example.com": {"protocol": "HTTP", "addresses": [outside]}},
+        "egress": {
+            "api.example.com": {"protocol": "HTTP", "addresses": [outside]},
+            "secure.example.com": {"addresses": [outside]},
+        },
     }
     return merged(config, changes)
 
@@ -294,25 +335,17 @@ def test_requests_from_outside_follow_the_same_weights(caller: Proxy, kubectl: K
 
 def test_the_ingress_gateway_ends_tls(caller: Proxy, kubectl: Kubectl, tmp_path: Path) -> None:
     del caller
-    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    made = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days=2"]
-    made += ["-subj", f"/CN={SECURE}", "-keyout", str(key), "-out", str(certificate)]
-    subprocess.run(made, check=True, capture_output=True)
-    public = ["openssl", "pkey", "-in", str(key), "-pubout", "-outform", "DER"]
-    digest = hashlib.sha256(subprocess.run(public, check=True, capture_output=True).stdout).digest()
+    certificate = Certificate.of(SECURE, tmp_path)
     gateway = "istio-ingressgateway.istio-system"
     stranger = {"namespace": OUTSIDE, "pods": OUTSIDE, "container": OUTSIDE}
-    # curl ends a connection to a server that has another key.
-    pinned = ["--insecure", "--pinnedpubkey", f"sha256//{base64.b64encode(digest).decode()}", "--retry", "5"]
-    pinned += ["--retry-all-errors", "--connect-to", f"{SECURE}:443:{gateway}:443"]
-    where = "--namespace=istio-system"
-    kubectl.run("create", "secret", "tls", "sessions", where, f"--key={key}", f"--cert={certificate}")
+    pinned = [*certificate.curl, "--retry", "5", "--retry-all-errors", "--connect-to", f"{SECURE}:443:{gateway}:443"]
+    certificate.store(kubectl, "sessions", "istio-system")
     try:
         assert versions(get(kubectl, *pinned, f"https://{SECURE}/", **stranger))
         plain = get(kubectl, "--header", f"Host: {SECURE}", f"http://{gateway}/", **stranger)
         assert [answer.status for answer in plain] == ["301"]
     finally:
-        kubectl.run("delete", "secret", "sessions", where)
+        kubectl.run("delete", "secret", "sessions", "--namespace=istio-system")
 
 
 def test_connections_are_split_where_the_proxies_see_no_requests(caller: Proxy, kubectl: Kubectl) -> None:
@@ -330,6 +363,24 @@ def test_requests_to_an_outside_host_leave_by_the_egress_gateway(caller: Proxy, 
     assert versions(answers) == {"outside"}
     log = kubectl.run("logs", "deployment/istio-egressgateway", "--namespace=istio-system", "--tail=50")
     assert mark in log
+
+
+def test_tls_of_the_pods_passes_the_egress_gateway(caller: Proxy, kubectl: Kubectl, certificate: Certificate) -> None:
+    """The key is that of the host outside: nobody on the way has ended the TLS."""
+    del caller
+    resolved = ["--resolve", "secure.example.com:443:192.0.2.1"]
+    assert versions(get(kubectl, *certificate.curl, *resolved, "https://secure.example.com/")) == {"outside"}
+    gateway = next(p for p in proxies(kubectl, "istio-system") if p.pod.startswith("istio-egressgateway"))
+    connections = {
+        status["name"]: [
+            int(stat.get("value", 0))
+            for host in status.get("host_statuses", [])
+            for stat in host["stats"]
+            if stat["name"] == "cx_total"
+        ]
+        for status in gateway.json("clusters", format="json")["cluster_statuses"]
+    }
+    assert connections["outbound|443||secure.example.com"] == [1]
 
 
 def test_a_second_up_and_a_refresh_change_nothing(caller: Proxy, stack: Stack) -> None:

@@ -178,7 +178,8 @@ def _walk(path: Path, declared: Any, live: Any, exact: bool) -> Iterator[Differe
         for name, value in declared.items():
             yield from _walk((*path, str(name)), value, live.get(str(name), ABSENT), exact)
         for name in live.keys() - {str(name) for name in declared} if exact else ():
-            yield Difference((*path, name), ABSENT, live[name])
+            if live[name] != {}:  # the provider leaves an empty map out of the state
+                yield Difference((*path, name), ABSENT, live[name])
     elif isinstance(declared, list) and isinstance(live, list):
         yield from _walk_list(path, declared, live, exact)
     elif not _is_same(path, declared, live, exact):

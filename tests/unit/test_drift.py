@@ -477,6 +477,16 @@ def test_what_left_the_program_is_pending() -> None:
     assert "delete VirtualService istio-demo/vs-bill-service" in pending
 
 
+def test_an_empty_map_that_the_state_leaves_out_is_not_pending() -> None:
+    """As the annotations of the pods without a sidecar are."""
+    installed = Installed()
+    urn = installed.applied("Deployment", "bill-service-v1")["urn"]
+    del installed.state[urn]["inputs"]["spec"]["template"]["metadata"]["annotations"]
+    installed.recording.resources[urn].inputs["spec"]["template"]["metadata"]["annotations"] = {}
+    report = installed.look()
+    assert (report.drift, report.pending) == ([], [])
+
+
 def test_an_edit_over_a_pending_change_is_drift_and_told_apart() -> None:
     installed = Installed()
     installed.live("VirtualService", "vs-bill-service")["metadata"]["labels"]["app.kubernetes.io/managed-by"] = "me"

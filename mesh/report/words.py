@@ -127,7 +127,7 @@ def _parts(changes: Sequence[Change], old_name: str) -> Iterator[_Part]:
         if change.kind == "VirtualService":
             yield from _virtual_service(change)
         elif change.name == names.ANNOUNCED:
-            continue  # the versions themselves have been told
+            yield _Part(_waits(change))
         elif change.kind == "Secret" and change.operation == "update":
             yield from _secret(change, changes)
         elif change.operation in ("update", "replace"):
@@ -135,6 +135,11 @@ def _parts(changes: Sequence[Change], old_name: str) -> Iterator[_Part]:
         elif change.kind not in {*WORKLOADS, *_RULES, "ServiceAccount", "Service", "Release", "Command"}:
             done = "is new" if change.operation == "create" else "is removed"
             yield _Part(f"{change.kind} {change.name} {done}")
+
+
+def _waits(change: Change) -> str:
+    gone = change.operation == "delete"
+    return "go when no proxy uses them any more" if gone else "the weights wait until every proxy knows them"
 
 
 def _rename(old: str) -> str:

@@ -252,6 +252,7 @@ CASES: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any], tuple[str, ...]]
             "pods of v1 and v2 restart without a sidecar",
             "sidecar injection enabled → unset",
             "no rules any more",
+            "go when no proxy uses them any more; affects only Command subsets-announced",
             "Risk: high",
         ),
     ),

@@ -306,7 +306,7 @@ def test_revision_default_is_the_control_plane_without_a_name() -> None:
         make_istio,
         mesh={**REVISIONS, "profile": "demo", "revision": "default", "revisions": {"default": {"version": "1.31.0"}}},
     )
-    assert [(r.urn, r.inputs) for r in named] == [(r.urn, r.inputs) for r in plain]
+    assert {r.urn: r.inputs for r in named} == {r.urn: r.inputs for r in plain}
 
 
 # The namespace of the workloads

@@ -43,7 +43,7 @@ def sweep(kubectl: Kubectl, owner: str, namespace: str, purge: bool) -> str:
     the remains of a Helm release whose record was lost when an earlier command was killed.
     """
     remains = _remove_remains(kubectl, owner, namespace)
-    crds = [crd["metadata"]["name"] for crd in _crds(kubectl)]
+    crds = [crd["metadata"]["name"] for crd in istio_crds(kubectl)]
     if not purge:
         kept = (
             f"kept {len(crds)} CRDs of Istio (mesh.purge is false); to remove them: kubectl delete crd {' '.join(crds)}"
@@ -77,14 +77,15 @@ def _remove_remains(kubectl: Kubectl, owner: str, namespace: str) -> str:
     return f"; removed what a killed command had left: {listed}" if found else ""
 
 
-def _crds(kubectl: Kubectl) -> Iterator[Mapping[str, Any]]:
+def istio_crds(kubectl: Kubectl) -> Iterator[Mapping[str, Any]]:
+    """Whoever made them."""
     for crd in kubectl.items("customresourcedefinitions"):
         if crd["spec"]["group"].endswith(".istio.io"):
             yield crd
 
 
 def _custom_resources(kubectl: Kubectl) -> Sequence[Mapping[str, Any]]:
-    kinds = [crd["metadata"]["name"] for crd in _crds(kubectl)]
+    kinds = [crd["metadata"]["name"] for crd in istio_crds(kubectl)]
     return kubectl.items(",".join(kinds), "--all-namespaces") if kinds else []
 
 

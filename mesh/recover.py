@@ -4,7 +4,8 @@ Helm refuses a release that it believes is under way, and one that is there and 
 taken away, and only the records: the next `pulumi up` installs the release over its own objects, which Helm takes over
 because they carry its name. Objects that were made and did not reach the state are taken over as well, because they
 carry the stack's name. A release that Helm had removed already leaves the state, where `up` would believe that it is
-there, and `destroy` would end with Helm's `release: not found`.
+there, and `destroy` would end with Helm's `release: not found`. A CRD that an API server had accepted, and not yet
+begun to serve, when it died is touched: until its next change, or for minutes, it would not be served.
 https://helm.sh/docs/topics/advanced/#storage-backends
 """
 
@@ -21,6 +22,7 @@ from typing import Any
 from urllib.parse import urlparse
 
 import names
+from mesh import purge
 from mesh.kubectl import Kubectl
 from mesh.pulumi import Stack
 from mesh.releases import Release, releases
@@ -59,9 +61,11 @@ class Interrupted:
     releases: list[Release] = field(default_factory=list)
     gone: list[str] = field(default_factory=list)
     """URNs of releases that are in the state and not in the cluster."""
+    unserved: list[str] = field(default_factory=list)
+    """CRDs of Istio that the API server has taken and does not serve."""
 
     def __bool__(self) -> bool:
-        return bool(self.locks or self.operations or self.releases or self.gone)
+        return bool(self.locks or self.operations or self.releases or self.gone or self.unserved)
 
     def __iter__(self) -> Iterator[str]:
         """In words."""
@@ -73,6 +77,8 @@ class Interrupted:
             yield f"the record of the Helm release {release.name}, revision {release.revision} ({release.status})"
         for urn in self.gone:
             yield f"the entry in the state of the Helm release {urn.split('::')[-1]}, which is not in the cluster"
+        for crd in self.unserved:
+            yield f"the pause of the API server, which has accepted the CRD {crd} and does not serve it"
 
 
 def look(stack: Stack, kubectl: Kubectl, namespace: str) -> Interrupted:
@@ -95,7 +101,8 @@ def look(stack: Stack, kubectl: Kubectl, namespace: str) -> Interrupted:
         for name, resource in known.items()
         if name not in there and resource["inputs"]["namespace"] == namespace
     ]
-    return Interrupted(locks(stack), state.get("pending_operations") or [], in_the_way, gone)
+    unserved = [crd["metadata"]["name"] for crd in purge.istio_crds(kubectl) if _is_unserved(crd)]
+    return Interrupted(locks(stack), state.get("pending_operations") or [], in_the_way, gone, unserved)
 
 
 def recover(stack: Stack, kubectl: Kubectl, namespace: str) -> list[str]:
@@ -116,7 +123,19 @@ def recover(stack: Stack, kubectl: Kubectl, namespace: str) -> list[str]:
             stack.pulumi("stack", "import", "--file", file.name)
     for release in found.releases:
         kubectl.run("delete", "secret", release.secret, f"--namespace={release.namespace}", "--ignore-not-found")
+    if found.unserved:
+        for mark in ("istio-governance/touched=", "istio-governance/touched-"):
+            kubectl.run("annotate", "crd", *found.unserved, mark)
     return [*found]
+
+
+def _is_unserved(crd: Mapping[str, Any]) -> bool:
+    """The API server goes on with one that it has accepted when it sees a change, or looks at all, every five minutes.
+
+    https://github.com/kubernetes/apiextensions-apiserver/blob/master/pkg/apiserver/customresource_handler.go
+    """
+    conditions = {c["type"]: c["status"] for c in crd.get("status", {}).get("conditions", [])}
+    return conditions.get("NamesAccepted") == "True" and conditions.get("Established") != "True"
 
 
 def _forget(deployment: dict[str, Any], urns: set[str]) -> None:

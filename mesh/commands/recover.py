@@ -26,8 +26,9 @@ def command(wait: float, yes: bool, stack: str, as_json: bool) -> int:
     """Make a stack usable again after its `pulumi up` or `destroy` was killed.
 
     It takes away the stack's lock, the unfinished operations in its state, and the records of Helm releases that are
-    still under way or that the state does not know; no object of the cluster is touched. It shows what it found and
-    asks first. Then run the command again that was killed: it takes over what is there already.
+    still under way or that the state does not know; of the cluster's objects it touches only a CRD of Istio that a dead
+    API server left accepted and not served. It shows what it found and asks first. Then run the command again that was
+    killed: it takes over what is there already.
 
     Exit codes: 0 done, or nothing to do; 2 the cluster or the state cannot be read; 4 somebody is at work on the stack.
     """

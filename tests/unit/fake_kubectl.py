@@ -66,6 +66,8 @@ class FakeKubectl(Kubectl):
         verb, *words = [arg for arg in args if not arg.startswith("--")]
         if verb == "get":
             return self._get(words[0].split(","), args)
+        if verb == "annotate":
+            return ""
         assert verb == "delete"
         return self._delete(words[0], words[1:], _namespace(args))
 

@@ -10,7 +10,7 @@ from typing import Any
 from mesh import pulumi
 from mesh.recover import look, recover
 
-from .fake_kubectl import FakeKubectl, Object, helm_record
+from .fake_kubectl import FakeKubectl, Object, crd, helm_record
 
 MESH = "istio-system"
 
@@ -82,3 +82,22 @@ def test_operations_and_records_that_stand_in_the_way_are_cleared(tmp_path: Path
     assert interrupted.deployment == {"resources": [release("istio-base")]}
     assert ("Secret", "sh.helm.release.v1.shop.v1") in kubectl.left
     assert not look(interrupted, kubectl, MESH)
+
+
+def half_made(plural: str, **conditions: str) -> Object:
+    found = [{"type": kind, "status": status} for kind, status in conditions.items()]
+    return {**crd(plural, "networking.istio.io"), "status": {"conditions": found}}
+
+
+def test_a_crd_that_is_accepted_and_not_served_is_touched_and_stays(tmp_path: Path) -> None:
+    served = half_made("gateways", NamesAccepted="True", Established="True")
+    refused = half_made("sidecars", NamesAccepted="False", Established="False")
+    asleep = half_made("virtualservices", NamesAccepted="True", Established="False")
+    foreign = {**half_made("things", NamesAccepted="True"), "spec": {"group": "example.com"}}
+    kubectl = FakeKubectl(objects=[served, refused, asleep, foreign])
+    (line,) = recover(stack(tmp_path), kubectl, MESH)
+    assert "CRD virtualservices.networking.istio.io" in line
+    assert [(change[0], change[2]) for change in kubectl.changes] == [
+        ("annotate", "virtualservices.networking.istio.io")
+    ] * 2
+    assert len(kubectl.left) == 4

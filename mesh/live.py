@@ -59,14 +59,30 @@ class LiveService:
 
     def ready_pods(self) -> dict[str, list[str]]:
         """Version → the addresses of its ready pods."""
+        return {
+            version: [pod["status"]["podIP"] for pod in pods if _is_ready(pod)]
+            for version, pods in self._pods().items()
+        }
+
+    def restarts(self) -> dict[str, dict[str, int]]:
+        """Version → pod and container → how often it was started again."""
+        return {
+            version: {
+                f"{container['name']} of {pod['metadata']['name']}": container["restartCount"]
+                for pod in pods
+                for container in pod.get("status", {}).get("containerStatuses", [])
+            }
+            for version, pods in self._pods().items()
+        }
+
+    def _pods(self) -> dict[str, list[Mapping[str, Any]]]:
+        """By version."""
         selector = ",".join(f"{key}={value}" for key, value in self.config.selector(self.name).items())
         pods = self.kubectl.items("pods", f"--namespace={self.namespace}", f"--selector={selector}")
-        found: dict[str, list[str]] = {version: [] for version in self.versions}
-        for pod in pods:
-            for version, label in self.versions.items():
-                if pod["metadata"]["labels"].get("version") == label and _is_ready(pod):
-                    found[version].append(pod["status"]["podIP"])
-        return found
+        return {
+            version: [pod for pod in pods if pod["metadata"]["labels"].get("version") == label]
+            for version, label in self.versions.items()
+        }
 
     def rollouts(self) -> dict[str, Rollout]:
         """Version → its roll-out, of those that are not over; of an `existing` workload none is known."""

@@ -44,13 +44,17 @@ class BusyError(Exception):
 
 @dataclass(frozen=True)
 class Watch:
-    """How a step is judged: by the gate, for so long, with so many requests of our own."""
+    """How a step is judged: by the gate, for so long, with so many requests of our own.
+
+    `restarts` are those of each version's containers before the shift.
+    """
 
     gate: Gate
     seconds: float
     probes: int
     url: str
     caller: Caller | None
+    restarts: Mapping[str, Mapping[str, int]]
 
 
 @dataclass
@@ -272,11 +276,16 @@ class LiveWorld:
             (traffic for seen in (self._old, counted) for version, traffic in seen.items() if version not in new),
             Traffic(),
         )
-        ready, rollouts = self.live.ready_pods(), self.live.rollouts()
+        ready, restarts, rollouts = self.live.ready_pods(), self.live.restarts(), self.live.rollouts()
         found: list[Finding] = []
         for version in new:
             if not ready[version]:
                 found.append(Finding(version, "ready pods", Verdict.FAIL, "none is left"))
+            before = self.watching.restarts.get(version, {})
+            # One that goes down between two requests is up again before anybody notices.
+            if down := [name for name, count in restarts[version].items() if count > before.get(name, 0)]:
+                text = f"went down and was started again: {', '.join(down)}"
+                found.append(Finding(version, "restarts", Verdict.FAIL, text))
             if rollout := rollouts.get(version):
                 # What was counted may be of the old pods alone.
                 result = Verdict.FAIL if rollout.failed else Verdict.UNDECIDED

@@ -243,8 +243,26 @@ def test_a_gate_does_not_pass_what_is_not_rolled_out(progressing: str, expected:
     service = live(workload("Deployment", replicas=2, updatedReplicas=1, conditions=conditions), pod)
     gate = Gate(success_rate=99, baseline=Baseline(success_rate=100, p99=0))
     world = LiveWorld(
-        Stack("dev", tmp_path), service, START, "", "", Watch(gate, 1, 0, "", None), Interrupts(print), print
+        Stack("dev", tmp_path), service, START, "", "", Watch(gate, 1, 0, "", None, {}), Interrupts(print), print
     )
     findings = world._findings(["v2"], {"v2": Traffic(1000)}, 1, final=True)
     assert verdict(findings) is expected
     assert [finding.criterion for finding in findings if finding.verdict is not Verdict.PASS] == ["roll-out"]
+
+
+@pytest.mark.parametrize(("count", "expected"), [(1, []), (2, ["restarts"])])
+def test_a_gate_fails_a_version_that_went_down_and_is_up_again(count: int, expected: list[str], tmp_path: Path) -> None:
+    """However well it answers: the requests may all have come before and after."""
+    running = {
+        "podIP": "10.0.0.1",
+        "conditions": [READY],
+        "containerStatuses": [{"name": "app", "restartCount": count}],
+    }
+    pod = made("Pod", "new", "istio-demo", status=running)
+    pod["metadata"]["labels"] = {"service": "bill-service", "version": "v2"}
+    service = live(workload("Deployment", replicas=1, updatedReplicas=1), pod)
+    gate = Gate(success_rate=99, baseline=Baseline(success_rate=100, p99=0))
+    watch = Watch(gate, 1, 0, "", None, {"v2": {"app of new": 1}})
+    world = LiveWorld(Stack("dev", tmp_path), service, START, "", "", watch, Interrupts(print), print)
+    findings = world._findings(["v2"], {"v2": Traffic(1000)}, 1, final=True)
+    assert [finding.criterion for finding in findings if finding.verdict is Verdict.FAIL] == expected

@@ -17,6 +17,7 @@ from istio import kernel
 from istio.charts import Chart, charts
 from mesh import nodes, recover, sync, versions
 from mesh.kubectl import Kubectl, KubectlError
+from mesh.objects import is_ready
 from mesh.pulumi import PulumiError, Stack
 from mesh.releases import Release, releases
 
@@ -284,7 +285,7 @@ def cni_agents(situation: Situation) -> Iterator[Finding]:
     lacking = 0
     for node in situation.kubectl.items("nodes"):
         name, pod = node["metadata"]["name"], pods.get(node["metadata"]["name"])
-        if not _runs_daemons(node) or (pod and _is_ready(pod)):
+        if not _runs_daemons(node) or (pod and is_ready(pod)):
             continue
         lacking += 1
         what = f"{agent.name} is not ready on the node {name}" if pod else f"{agent.name} has no pod on the node {name}"
@@ -303,11 +304,6 @@ def _runs_daemons(node: Mapping[str, Any]) -> bool:
         and labels.get("type") != "virtual-kubelet"
         and labels.get("eks.amazonaws.com/compute-type") != "fargate"
     )
-
-
-def _is_ready(pod: Mapping[str, Any]) -> bool:
-    conditions = pod.get("status", {}).get("conditions", ())
-    return any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)
 
 
 def proxies(situation: Situation) -> Iterator[Finding]:

@@ -13,6 +13,7 @@ from config import StackConfig
 from mesh import envoy
 from mesh.envoy import Proxy
 from mesh.kubectl import Kubectl, KubectlError
+from mesh.objects import conditions, is_ready
 from mesh.traffic.counts import Traffic
 
 Weights = Mapping[str, int]
@@ -20,6 +21,25 @@ Weights = Mapping[str, int]
 
 class NotEnforcedError(Exception):
     """Some proxies still had other weights when the time was over."""
+
+
+@dataclass(frozen=True)
+class Pods:
+    """Those of a version: the addresses of the ready ones, and how often each container was started again."""
+
+    ready: list[str]
+    restarts: Mapping[str, int]
+
+    @classmethod
+    def of(cls, pods: Sequence[Mapping[str, Any]]) -> Pods:
+        return cls(
+            [pod["status"]["podIP"] for pod in pods if is_ready(pod) and "deletionTimestamp" not in pod["metadata"]],
+            {
+                f"{container['name']} of {pod['metadata']['name']}": container["restartCount"]
+                for pod in pods
+                for container in pod.get("status", {}).get("containerStatuses", [])
+            },
+        )
 
 
 @dataclass(frozen=True)
@@ -59,28 +79,14 @@ class LiveService:
 
     def ready_pods(self) -> dict[str, list[str]]:
         """Version → the addresses of its ready pods."""
-        return {
-            version: [pod["status"]["podIP"] for pod in pods if _is_ready(pod)]
-            for version, pods in self._pods().items()
-        }
+        return {version: pods.ready for version, pods in self.pods().items()}
 
-    def restarts(self) -> dict[str, dict[str, int]]:
-        """Version → pod and container → how often it was started again."""
-        return {
-            version: {
-                f"{container['name']} of {pod['metadata']['name']}": container["restartCount"]
-                for pod in pods
-                for container in pod.get("status", {}).get("containerStatuses", [])
-            }
-            for version, pods in self._pods().items()
-        }
-
-    def _pods(self) -> dict[str, list[Mapping[str, Any]]]:
+    def pods(self) -> dict[str, Pods]:
         """By version."""
         selector = ",".join(f"{key}={value}" for key, value in self.config.selector(self.name).items())
-        pods = self.kubectl.items("pods", f"--namespace={self.namespace}", f"--selector={selector}")
+        found = self.kubectl.items("pods", f"--namespace={self.namespace}", f"--selector={selector}")
         return {
-            version: [pod for pod in pods if pod["metadata"]["labels"].get("version") == label]
+            version: Pods.of([pod for pod in found if pod["metadata"]["labels"].get("version") == label])
             for version, label in self.versions.items()
         }
 
@@ -169,11 +175,6 @@ class LiveService:
         return counts
 
 
-def _is_ready(pod: Mapping[str, Any]) -> bool:
-    conditions = {c["type"]: c["status"] for c in pod.get("status", {}).get("conditions", [])}
-    return conditions.get("Ready") == "True" and "deletionTimestamp" not in pod["metadata"]
-
-
 def _rollout(workload: Mapping[str, Any]) -> Rollout | None:
     """None when it is over. As `kubectl rollout status`, but that not all of the new pods have to be ready.
 
@@ -185,5 +186,4 @@ def _rollout(workload: Mapping[str, Any]) -> Rollout | None:
     seen = status.get("observedGeneration", 0) >= workload["metadata"].get("generation", 0)
     if seen and updated >= pods:
         return None
-    conditions = {c["type"]: c["status"] for c in status.get("conditions", [])}
-    return Rollout(updated if seen else 0, pods, conditions.get("Progressing") == "False")
+    return Rollout(updated if seen else 0, pods, conditions(workload).get("Progressing") == "False")

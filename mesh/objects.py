@@ -70,6 +70,15 @@ def live(kubectl: Kubectl, wanted: Iterable[Object]) -> dict[Identity, dict[str,
     return {}
 
 
+def conditions(item: Object) -> dict[str, str]:
+    """Type → status of what an object says of itself: `Ready` → `True`."""
+    return {condition["type"]: condition["status"] for condition in item.get("status", {}).get("conditions", ())}
+
+
+def is_ready(item: Object) -> bool:
+    return conditions(item).get("Ready") == "True"
+
+
 def listed(items: Iterable[Object]) -> str:
     """Their names alone, as kubectl's `--filename=-` takes them."""
     return json.dumps({"apiVersion": "v1", "kind": "List", "items": [_named(item) for item in items]})

@@ -24,6 +24,7 @@ from urllib.parse import urlparse
 import names
 from mesh import purge
 from mesh.kubectl import Kubectl
+from mesh.objects import conditions
 from mesh.pulumi import Stack
 from mesh.releases import Release, releases
 
@@ -134,8 +135,8 @@ def _is_unserved(crd: Mapping[str, Any]) -> bool:
 
     https://github.com/kubernetes/apiextensions-apiserver/blob/master/pkg/apiserver/customresource_handler.go
     """
-    conditions = {c["type"]: c["status"] for c in crd.get("status", {}).get("conditions", [])}
-    return conditions.get("NamesAccepted") == "True" and conditions.get("Established") != "True"
+    said = conditions(crd)
+    return said.get("NamesAccepted") == "True" and said.get("Established") != "True"
 
 
 def _forget(deployment: dict[str, Any], urns: set[str]) -> None:

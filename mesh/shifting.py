@@ -276,14 +276,14 @@ class LiveWorld:
             (traffic for seen in (self._old, counted) for version, traffic in seen.items() if version not in new),
             Traffic(),
         )
-        ready, restarts, rollouts = self.live.ready_pods(), self.live.restarts(), self.live.rollouts()
+        pods, rollouts = self.live.pods(), self.live.rollouts()
         found: list[Finding] = []
         for version in new:
-            if not ready[version]:
+            if not pods[version].ready:
                 found.append(Finding(version, "ready pods", Verdict.FAIL, "none is left"))
             before = self.watching.restarts.get(version, {})
             # One that goes down between two requests is up again before anybody notices.
-            if down := [name for name, count in restarts[version].items() if count > before.get(name, 0)]:
+            if down := [name for name, count in pods[version].restarts.items() if count > before.get(name, 0)]:
                 text = f"went down and was started again: {', '.join(down)}"
                 found.append(Finding(version, "restarts", Verdict.FAIL, text))
             if rollout := rollouts.get(version):

@@ -19,6 +19,7 @@ from typing import Any
 import names
 from mesh.envoy import Cluster, Proxy, each, proxies
 from mesh.kubectl import Kubectl, KubectlError
+from mesh.objects import is_ready
 
 SECONDS = 120.0
 PAUSE = 0.2
@@ -95,15 +96,15 @@ class Subsets:
 
     def _destination(self, cluster: Cluster | None) -> tuple[str, str] | None:
         """(service, subset), if it is one of ours."""
-        if not cluster or cluster.direction != "outbound":
+        if not cluster:
             return None
-        service, _, domain = cluster.host.partition(".")
-        ours = service in self.services and domain.startswith(f"{self.namespace}.svc.")
+        service = cluster.host.partition(".")[0]
+        ours = service in self.services and cluster.leads_to(service, self.namespace)
         return (service, cluster.subset) if ours else None
 
     def _with_ready_pods(self) -> Known:
         pods = self.kubectl.items("pods", f"--namespace={self.namespace}")
-        ready = [pod["metadata"].get("labels", {}).items() for pod in pods if _is_ready(pod)]
+        ready = [pod["metadata"].get("labels", {}).items() for pod in pods if is_ready(pod)]
         return {
             name: {
                 subset
@@ -147,11 +148,6 @@ def _answer(proxy: Proxy, missing: Callable[[Proxy], Missing]) -> Missing:
 def _said(what: str, subsets: Known) -> Missing:
     listed = [f"{', '.join(sorted(some))} of {service}" for service, some in sorted(subsets.items()) if some]
     return f"{what} {', '.join(listed)}" if listed else ""
-
-
-def _is_ready(pod: Mapping[str, Any]) -> bool:
-    conditions = pod.get("status", {}).get("conditions", [])
-    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
 
 
 def _subsets(spec: Any) -> Iterator[str]:

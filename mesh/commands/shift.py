@@ -180,7 +180,8 @@ def _shift(
     if shift:
         _require_applied(driver, live, rising(plan.start, plan.aim))
         caller = caller_of(live, workload, "") if probes else None
-        watch = Watch(shift.gate, seconds(shift.interval), probes, url_of(live, path), caller, live.restarts())
+        restarts = {version: pods.restarts for version, pods in live.pods().items()}
+        watch = Watch(shift.gate, seconds(shift.interval), probes, url_of(live, path), caller, restarts)
         say(f"the gate needs {requests_needed(shift.gate)} requests or more of the new version at each step")
     text = driver.file.read_text()
     message = message or f"{live.name}: {described(plan.start)} → {described(plan.aim)}"

@@ -16,6 +16,7 @@ from mesh.explain import dump
 from mesh.explain.dump import Dump
 from mesh.explain.model import Source
 from mesh.kubectl import Kubectl, KubectlError
+from mesh.objects import is_ready
 
 _RULES = ("virtualservices.networking.istio.io", "destinationrules.networking.istio.io")
 
@@ -205,14 +206,13 @@ def pod(item: Object) -> Pod:
     """From the object of the API."""
     metadata, spec, status = item["metadata"], item["spec"], item.get("status", {})
     init = spec.get("initContainers", [])
-    conditions = {condition["type"]: condition["status"] for condition in status.get("conditions", [])}
     return Pod(
         metadata["name"],
         status.get("podIP", ""),
         spec.get("nodeName", ""),
         metadata.get("labels", {}),
         metadata.get("annotations", {}),
-        conditions.get("Ready") == "True",
+        is_ready(item),
         tuple(container["name"] for container in spec["containers"]),
         tuple(container["name"] for container in init),
         metadata.get("uid", ""),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from config.load import SECRETS, ConfigError, load
 from config.model import StackConfig
 from config.problems import MISSING, Problem, nearest
 from config.types import SECRET as SECRET
+from config.types import stand_in
 
 PROJECT = Path(__file__).parent.parent
 NAMESPACE = "istio-governance:"
@@ -55,8 +55,7 @@ def values(stack: str, project: Path = PROJECT) -> dict[str, Any]:
     Raises `ConfigError` for a file that Pulumi could not hand on to the program.
     """
     file = stack_file(stack, project)
-    document = yaml.safe_load(file.read_text()) or {}
-    config = document.get("config") or {}
+    config = _config(file)
     if (size := len(json.dumps(as_pulumi_passes(config)))) >= LARGEST - len("PULUMI_CONFIG="):
         raise ConfigError(
             [
@@ -68,11 +67,7 @@ def values(stack: str, project: Path = PROJECT) -> dict[str, Any]:
                 )
             ]
         )
-    return {
-        key.removeprefix(NAMESPACE): SECRET if _is_secure(value) else value
-        for key, value in config.items()
-        if key.startswith(NAMESPACE)
-    }
+    return {key: SECRET if _is_secure(value) else value for key, value in _own(config)}
 
 
 def stand_ins(stack: str, project: Path = PROJECT) -> dict[str, str]:
@@ -80,12 +75,8 @@ def stand_ins(stack: str, project: Path = PROJECT) -> dict[str, str]:
 
     Made from the encrypted text, of which each encryption gives another.
     """
-    config = (yaml.safe_load(stack_file(stack, project).read_text()) or {}).get("config") or {}
-    return {
-        key.removeprefix(NAMESPACE): f"[secret {hashlib.sha256(str(value['secure']).encode()).hexdigest()[:7]}]"
-        for key, value in config.items()
-        if key.startswith(NAMESPACE) and _is_secure(value) and key.removeprefix(NAMESPACE) not in SECRETS
-    }
+    own = _own(_config(stack_file(stack, project)))
+    return {key: stand_in(str(value["secure"])) for key, value in own if _is_secure(value) and key not in SECRETS}
 
 
 def effective(stack: str, project: Path = PROJECT) -> StackConfig:
@@ -135,6 +126,15 @@ def _nodes(node: yaml.Node | None, path: tuple[str, ...] = ()) -> Iterator[tuple
             inner = (*path, str(key.value))
             yield inner, key.start_mark.line + 1, value
             yield from _nodes(value, inner)
+
+
+def _config(file: Path) -> Mapping[str, Any]:
+    return (yaml.safe_load(file.read_text()) or {}).get("config") or {}
+
+
+def _own(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Those of the project's namespace, by their keys in it."""
+    return ((key.removeprefix(NAMESPACE), value) for key, value in config.items() if key.startswith(NAMESPACE))
 
 
 def _is_secure(value: object) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from typing import Annotated, Literal
@@ -158,6 +159,11 @@ ConfigKey = Annotated[
 # What stands in the place of a secret value: nothing but Pulumi and the resources that need it get to see it.
 SECRET = "[secret]"  # noqa: S105
 SecretKey = Literal["", "[secret]"]
+
+
+def stand_in(text: str) -> str:
+    """In the place of a secret value where a change of it is to be seen: another one for another `text`."""
+    return f"[secret {hashlib.sha256(text.encode()).hexdigest()[:7]}]"
 
 
 def is_hidden(value: object) -> bool:

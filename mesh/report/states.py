@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import os
@@ -12,13 +11,13 @@ import sys
 import tarfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from config.files import PROJECT, SECRET
-from config.types import is_hidden
+from config.types import is_hidden, stand_in
 from mesh.pulumi import Stack
 from mesh.recorder import Resource
 
@@ -168,7 +167,7 @@ def _previewed(step: Mapping[str, Any], side: str) -> Resource:
         inputs["data"] = {key: word for first, *keys in differing if first == "data" for key in keys}
     for path in differing:
         inputs = _told(inputs, path, word)
-    return Resource(**{**resource.__dict__, "inputs": inputs})
+    return replace(resource, inputs=inputs)
 
 
 # https://www.pulumi.com/docs/iac/concepts/miscellaneous/property-paths/
@@ -218,7 +217,7 @@ def _without_secrets(resource: Resource, hide: Callable[[Any], str] = lambda _: 
     inputs = _plain(resource.inputs, hide)
     if resource.kind == "Secret":
         inputs |= {part: _hidden(inputs[part]) for part in ("data", "stringData") if inputs.get(part)}
-    return Resource(**{**resource.__dict__, "inputs": inputs})
+    return replace(resource, inputs=inputs)
 
 
 def _hidden(values: Any) -> Any:
@@ -230,7 +229,7 @@ def _hidden(values: Any) -> Any:
 
 def _stand_in(value: Any) -> str:
     """An offline run has no secret, only what stands for it (`files.stand_ins`): a change of that may be shown."""
-    return f"[secret {hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:7]}]"
+    return stand_in(json.dumps(value, sort_keys=True))
 
 
 def _plain(value: Any, hide: Callable[[Any], str]) -> Any:

@@ -263,7 +263,6 @@ def _by_variable(difference: Difference) -> Iterator[Difference]:
 
 Words = str | Callable[[Difference], str]
 
-
 _CONTAINER = r"spec template spec (?:initC|c)ontainers \S+ "
 _FOR_ALL: Sequence[tuple[str, Words]] = (
     (r"metadata namespace", "namespace {old} → {new}"),

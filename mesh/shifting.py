@@ -188,9 +188,9 @@ class LiveWorld:
         self.interrupts.check()
         step = Step(weights)
         self.steps.append(step)
-        with _timed(step.seconds, "file"):
-            self._guarded(lambda: write_weights(self.stack, self.live.name, weights))
-        self._up(weights, self.message, step.seconds)
+        # Pulumi writes them into the file before it begins.
+        pairs = (f"--config={pair}" for pair in _pairs(self.live.name, weights))
+        self._up(weights, self.message, step.seconds, "--config-path", *pairs)
         self.interrupts.check()
 
     def restore(self, weights: Weights) -> None:
@@ -207,12 +207,12 @@ class LiveWorld:
             else:
                 return
 
-    def _up(self, weights: Weights, message: str, seconds: dict[str, float]) -> None:
-        rule = f"**::{names.virtual_service(self.live.name)}"
+    def _up(self, weights: Weights, message: str, seconds: dict[str, float], *config: str) -> None:
+        # Nothing else that the file may ask for goes along with a shift.
+        rule = f"--target=**::{names.virtual_service(self.live.name)}"
         with _timed(seconds, "pulumi"):
-            # Nothing else that the file may ask for goes along with a shift.
             self._guarded(
-                lambda: self.stack.pulumi("up", "--yes", "--skip-preview", f"--target={rule}", f"--message={message}")
+                lambda: self.stack.pulumi("up", "--yes", "--skip-preview", rule, f"--message={message}", *config)
             )
         with _timed(seconds, "proxies"):
             self._guarded(lambda: self.live.wait_until_enforced(weights))
@@ -298,14 +298,14 @@ def described(weights: Weights) -> str:
     return ", ".join(f"{version} {weight} %" for version, weight in weights.items())
 
 
-def write_weights(stack: Stack, service: str, weights: Weights) -> None:
-    """Sets the weights in the stack's file, whose comments and style stay. Raises `PulumiError`."""
-    stack.pulumi(*set_weights(service, weights))
-
-
 def set_weights(service: str, weights: Weights) -> list[str]:
-    pairs = [f"routing.{service}.weights.{version}={weight}" for version, weight in weights.items()]
-    return ["config", "set-all", "--path", *(part for pair in pairs for part in ("--plaintext", pair))]
+    """The command that sets them in the stack's file, whose comments and style stay."""
+    plain = (part for pair in _pairs(service, weights) for part in ("--plaintext", pair))
+    return ["config", "set-all", "--path", *plain]
+
+
+def _pairs(service: str, weights: Weights) -> list[str]:
+    return [f"routing.{service}.weights.{version}={weight}" for version, weight in weights.items()]
 
 
 def replace_text(file: Path, text: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 
 import click
@@ -171,11 +172,10 @@ def _shift(
     as_json: bool,
 ) -> int:
     say(f"{live.name}: {described(plan.start)} → {described(plan.aim)}")
-    _require_as_declared(live, plan.start)
+    _require_fit(live, plan)
     if not plan.steps:
         say("that is what it has")
         return cli.Exit.GOOD
-    _require_ready(live, rising(plan.start, plan.aim))
     watch = None
     if shift:
         _require_applied(driver, live, rising(plan.start, plan.aim))
@@ -217,30 +217,33 @@ def _shift(
     return cli.Exit.BUSY if world.busy else EXIT[outcome]
 
 
-def _require_as_declared(live: LiveService, start: Weights) -> None:
-    found = live.weights()
-    if {v: w for v, w in found.items() if w} != {v: w for v, w in start.items() if w}:
-        shown = described(found) if found else "no rule"
-        raise cli.Failure(
-            f"declared is {described(start)}, but the cluster has {shown}: run `pulumi up` to bring them together first"
-        )
-
-
-def _require_ready(live: LiveService, new: Sequence[str]) -> None:
-    """Every version that is to get more is rolled out, has a ready pod, and every caller knows one."""
-    ready, rollouts = live.ready_pods(), live.rollouts()
-    for version in new:
-        if not ready[version]:
+def _require_fit(live: LiveService, plan: Plan) -> None:
+    """The cluster has the declared weights, and the versions that are to get more can take it: each is rolled out, has
+    a ready pod, and every caller knows one."""
+    with ThreadPoolExecutor() as pool:  # each of them waits for kubectl
+        weights, ready, rollouts = pool.submit(live.weights), pool.submit(live.ready_pods), pool.submit(live.rollouts)
+        endpoints = pool.submit(lambda: each(live.clients(), lambda proxy: proxy.endpoints(live.name, live.namespace)))
+    _require_as_declared(weights.result(), plan.start)
+    for version in rising(plan.start, plan.aim):
+        if not ready.result()[version]:
             raise cli.Failure(f"{live.name} {version} has no ready pod: every request to it would fail")
-        if rollout := rollouts.get(version):
+        if rollout := rollouts.result().get(version):
             raise cli.Failure(
                 f"the roll-out of {live.name} {version} is not over: {rollout}, and older ones may still answer. Wait, "
                 "or mend what holds it up and `pulumi up`"
             )
-    for proxy, endpoints in each(live.clients(), lambda proxy: proxy.endpoints(live.name, live.namespace)).items():
-        known = {endpoint.cluster.subset for endpoint in endpoints if endpoint.healthy}
-        if endpoints and (unknown := [version for version in new if version not in known]):
-            raise cli.Failure(f"the proxy of {proxy.pod} knows no healthy pod of {live.name} {', '.join(unknown)}")
+        for proxy, known in endpoints.result().items():
+            if known and not any(one.healthy and one.cluster.subset == version for one in known):
+                raise cli.Failure(f"the proxy of {proxy.pod} knows no healthy pod of {live.name} {version}")
+
+
+def _require_as_declared(found: Weights, declared: Weights) -> None:
+    if {v: w for v, w in found.items() if w} != {v: w for v, w in declared.items() if w}:
+        shown = described(found) if found else "no rule"
+        raise cli.Failure(
+            f"declared is {described(declared)}, but the cluster has {shown}: run `pulumi up` to bring them together "
+            "first"
+        )
 
 
 def _require_applied(driver: Stack, live: LiveService, new: Sequence[str]) -> None:

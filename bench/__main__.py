@@ -153,8 +153,9 @@ def _cluster() -> Iterator[localcluster.EmbeddedCluster]:
 
 def _table(rows: Sequence[Comparison]) -> Table:
     table = Table(title=f"Seconds, median (min–max), on {os.cpu_count()} cores", title_justify="left", box=None)
-    for heading in ("", "ours", "peer", "ratio", "runs", "the peer"):
-        table.add_column(heading, justify="left" if heading in ("", "the peer") else "right", no_wrap=True)
+    for heading in ("", "ours", "peer", "ratio", "runs"):
+        table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
+    table.add_column("the peer")
     for row in rows:
         numbers = (_quoted(row.ours), _quoted(row.theirs), f"{row.ratio:.2f}", str(len(row.ours)))
         table.add_row(row.what, *numbers, row.peer)
@@ -171,7 +172,9 @@ def _shares(rows: Sequence[Share]) -> Table:
 
 
 def _quoted(times: Sequence[float]) -> str:
-    return f"{median(times):.2f} ({min(times):.2f}–{max(times):.2f})"
+    """Seconds, or MiB, which need no fractions."""
+    digits = 2 if median(times) < 100 else 0
+    return f"{median(times):.{digits}f} ({min(times):.{digits}f}–{max(times):.{digits}f})"
 
 
 def _say(text: str) -> None:

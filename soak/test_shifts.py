@@ -130,7 +130,8 @@ def test_bad_versions(
     done = side_by_side.mesh("shift", "bill-service", f"{version}=50", *GATED)
     assert done.returncode == 1, done.stdout + done.stderr
     shift = json.loads(done.stdout)
-    (step,) = shift["steps"]
+    assert len(shift["steps"]) == 1, done.stdout + done.stderr
+    step = shift["steps"][0]
     exposed, requests = step["requests"].get(version, 0), sum(step["requests"].values())
     record_property("requests", requests)
     record_property("of them to the bad version", exposed)

@@ -36,6 +36,8 @@ _LOOK_SECONDS = 2.0
 _PROBES_AT_ONCE = 500
 # Envoy adds up its times every five seconds.
 _LAG_SECONDS = 8.0
+# The kubelet looks every second, and the pod's status tells of a container that went down once it is started again.
+_STATUS_SECONDS = 5.0
 
 
 class BusyError(Exception):
@@ -241,9 +243,12 @@ class LiveWorld:
         source = metrics_of(self.live)
         meter = Meter(source.snapshot())
         sent, end, last = 0, time.monotonic() + watching.seconds, math.inf
-        looks = max(1, int(watching.seconds / _LOOK_SECONDS) + watching.probes // _PROBES_AT_ONCE)
+        longest = watching.seconds + (_STATUS_SECONDS if watching.probes else 0)
+        looks = max(1, math.ceil(longest / _LOOK_SECONDS) + watching.probes // _PROBES_AT_ONCE)
         while True:
-            sent += self._ask(min(watching.probes - sent, _PROBES_AT_ONCE), end)
+            if asked := self._ask(min(watching.probes - sent, _PROBES_AT_ONCE), end):
+                sent += asked
+                end = max(end, time.monotonic() + _STATUS_SECONDS)
             counted = meter.update(source.snapshot())
             over = time.monotonic() >= end and sent >= watching.probes
             step.requests = {version: traffic.requests for version, traffic in counted.items()}

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import comb
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from config.routing import Baseline, Gate, Latency
 from mesh.live import LiveService
+from mesh.probe import Caller
 from mesh.pulumi import Stack
-from mesh.shifting import BusyError, Interrupts, Journal, LiveWorld, Watch, replace_text
+from mesh.shifting import BusyError, Interrupts, Journal, LiveWorld, Step, Watch, replace_text
 from mesh.traffic.counts import Meter, Traffic
 from mesh.traffic.gate import Verdict, decide, requests_needed, verdict
 from mesh.traffic.shift import ApplyError, InterruptedShiftError, Outcome, Plan, Weights, run
@@ -233,14 +234,22 @@ def test_of_the_pods_of_others_no_rollout_is_known() -> None:
     assert live(workload("Deployment", replicas=2, updatedReplicas=1), kind="existing").rollouts() == {}
 
 
+def ready_pod(name: str, restarts: int = 0) -> Object:
+    status = {
+        "podIP": "10.0.0.1",
+        "conditions": [READY],
+        "containerStatuses": [{"name": "app", "restartCount": restarts}],
+    }
+    pod = made("Pod", name, "istio-demo", status=status)
+    pod["metadata"]["labels"] = {"service": "bill-service", "version": "v2"}
+    return pod
+
+
 @pytest.mark.parametrize(("progressing", "expected"), [("True", Verdict.UNDECIDED), ("False", Verdict.FAIL)])
 def test_a_gate_does_not_pass_what_is_not_rolled_out(progressing: str, expected: Verdict, tmp_path: Path) -> None:
     """However well the old pods answer."""
-    labels = {"service": "bill-service", "version": "v2"}
-    pod = made("Pod", "old", "istio-demo", status={"podIP": "10.0.0.1", "conditions": [READY]})
-    pod["metadata"]["labels"] = labels
     conditions = [{"type": "Progressing", "status": progressing}]
-    service = live(workload("Deployment", replicas=2, updatedReplicas=1, conditions=conditions), pod)
+    service = live(workload("Deployment", replicas=2, updatedReplicas=1, conditions=conditions), ready_pod("old"))
     gate = Gate(success_rate=99, baseline=Baseline(success_rate=100, p99=0))
     world = LiveWorld(
         Stack("dev", tmp_path), service, START, "", "", Watch(gate, 1, 0, "", None, {}), Interrupts(print), print
@@ -253,16 +262,53 @@ def test_a_gate_does_not_pass_what_is_not_rolled_out(progressing: str, expected:
 @pytest.mark.parametrize(("count", "expected"), [(1, []), (2, ["restarts"])])
 def test_a_gate_fails_a_version_that_went_down_and_is_up_again(count: int, expected: list[str], tmp_path: Path) -> None:
     """However well it answers: the requests may all have come before and after."""
-    running = {
-        "podIP": "10.0.0.1",
-        "conditions": [READY],
-        "containerStatuses": [{"name": "app", "restartCount": count}],
-    }
-    pod = made("Pod", "new", "istio-demo", status=running)
-    pod["metadata"]["labels"] = {"service": "bill-service", "version": "v2"}
-    service = live(workload("Deployment", replicas=1, updatedReplicas=1), pod)
+    service = live(workload("Deployment", replicas=1, updatedReplicas=1), ready_pod("new", restarts=count))
     gate = Gate(success_rate=99, baseline=Baseline(success_rate=100, p99=0))
     watch = Watch(gate, 1, 0, "", None, {"v2": {"app of new": 1}})
     world = LiveWorld(Stack("dev", tmp_path), service, START, "", "", watch, Interrupts(print), print)
     findings = world._findings(["v2"], {"v2": Traffic(1000)}, 1, final=True)
     assert [finding.criterion for finding in findings if finding.verdict is Verdict.FAIL] == expected
+
+
+def test_a_gate_waits_until_a_pod_can_tell_that_it_went_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last requests may be over before the kubelet has looked."""
+    pod, clock = ready_pod("new"), Clock()
+    service = live(workload("Deployment", replicas=1, updatedReplicas=1), pod)
+
+    class Kills:
+        def send(self, _url: str, _requests: int) -> None:
+            clock.at(3, lambda: pod["status"].update(ready_pod("new", restarts=1)["status"]))
+
+    monkeypatch.setattr("mesh.shifting.time", clock)
+    monkeypatch.setattr("mesh.shifting.metrics_of", lambda _: Nothing())
+    watch = Watch(Gate(), 1, 500, "", cast(Caller, Kills()), {"v2": {"app of new": 0}})
+    world = LiveWorld(Stack("dev", tmp_path), service, START, "", "", watch, Interrupts(print), print)
+    world.steps.append(Step(AIM))
+    assert world.watch(AIM) is Verdict.FAIL
+    assert [f.criterion for f in world.steps[0].findings if f.verdict is Verdict.FAIL] == ["restarts"]
+
+
+class Nothing:
+    """Counts no requests at all."""
+
+    def snapshot(self) -> dict[str, dict[str, Traffic]]:
+        return {}
+
+
+class Clock:
+    """Time that passes only while somebody sleeps."""
+
+    def __init__(self) -> None:
+        self._now = 0.0
+        self._due: dict[float, Callable[[], None]] = {}
+
+    def at(self, when: float, do: Callable[[], None]) -> None:
+        self._due[when] = do
+
+    def monotonic(self) -> float:
+        return self._now
+
+    def sleep(self, seconds: float) -> None:
+        self._now += seconds
+        for when in [when for when in self._due if when <= self._now]:
+            self._due.pop(when)()

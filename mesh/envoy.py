@@ -139,9 +139,14 @@ def proxies(kubectl: Kubectl, namespace: str = "") -> list[Proxy]:
     """The running proxies: the sidecars of one namespace, or all of the mesh, gateways included."""
     # Istio labels what it injects, which spares the cluster a list of all its pods.
     where = [f"--namespace={namespace}"] if namespace else ["--all-namespaces", f"--selector={_INJECTED}"]
+    return running(kubectl, kubectl.items("pods", *where))
+
+
+def running(kubectl: Kubectl, pods: Iterable[Mapping[str, Any]]) -> list[Proxy]:
+    """The running proxies of these pods."""
     return [
         Proxy(kubectl, pod["metadata"]["namespace"], pod["metadata"]["name"], pod["metadata"].get("labels", {}))
-        for pod in kubectl.items("pods", *where)
+        for pod in pods
         if "deletionTimestamp" not in pod["metadata"] and _has_running_proxy(pod)
     ]
 

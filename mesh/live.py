@@ -13,7 +13,7 @@ from config import StackConfig
 from mesh import envoy
 from mesh.envoy import Proxy
 from mesh.kubectl import Kubectl, KubectlError
-from mesh.objects import conditions, is_ready
+from mesh.objects import Object, conditions, is_ready
 from mesh.traffic.counts import Traffic
 
 Weights = Mapping[str, int]
@@ -77,53 +77,52 @@ class LiveService:
         service = self.config.services[self.name]
         return {version: service.version_label(version) for version in service.versions}
 
-    def ready_pods(self) -> dict[str, list[str]]:
-        """Version → the addresses of its ready pods."""
-        return {version: pods.ready for version, pods in self.pods().items()}
+    def look(self) -> Sequence[Object]:
+        """All that the following are told of, by one question to the cluster."""
+        return look(self.config, self.kubectl)
 
-    def pods(self) -> dict[str, Pods]:
+    def pods(self, found: Sequence[Object]) -> dict[str, Pods]:
         """By version."""
-        selector = ",".join(f"{key}={value}" for key, value in self.config.selector(self.name).items())
-        found = self.kubectl.items("pods", f"--namespace={self.namespace}", f"--selector={selector}")
+        selector = self.config.selector(self.name).items()
+        pods = [pod for pod in _of(found, "Pod", self.namespace) if selector <= pod["metadata"]["labels"].items()]
         return {
-            version: Pods.of([pod for pod in found if pod["metadata"]["labels"].get("version") == label])
+            version: Pods.of([pod for pod in pods if pod["metadata"]["labels"].get("version") == label])
             for version, label in self.versions.items()
         }
 
-    def rollouts(self) -> dict[str, Rollout]:
+    def rollouts(self, found: Sequence[Object]) -> dict[str, Rollout]:
         """Version → its roll-out, of those that are not over; of an `existing` workload none is known."""
         kind = self.config.services[self.name].workload
-        if kind == "existing":
-            return {}
         versions = {names.workload(self.name, version): version for version in self.versions}
-        objects = self.kubectl.items(f"{kind.lower()}s.apps", *versions, f"--namespace={self.namespace}")
-        found = {versions[name]: _rollout(item) for item in objects if (name := item["metadata"]["name"]) in versions}
-        return {version: rollout for version, rollout in found.items() if rollout}
+        workloads = [] if kind == "existing" else _of(found, kind, self.namespace)
+        known = {versions[name]: _rollout(one) for one in workloads if (name := one["metadata"]["name"]) in versions}
+        return {version: rollout for version, rollout in known.items() if rollout}
 
-    def weights(self) -> dict[str, int]:
+    def weights(self, found: Sequence[Object]) -> dict[str, int]:
         """Version → weight in the VirtualService; {} where there is none."""
-        rules = self.kubectl.items(
-            "virtualservices.networking.istio.io",
-            names.virtual_service(self.name),
-            f"--namespace={self.namespace}",
-        )
+        rules = [
+            rule
+            for rule in _of(found, "VirtualService", self.namespace)
+            if rule["metadata"]["name"] == names.virtual_service(self.name)
+        ]
         for route in (route for rule in rules for route in rule["spec"].get("http", [])):
             if route.get("name") == names.route(self.name):
-                found = {entry["destination"]["subset"]: entry.get("weight", 0) for entry in route["route"]}
+                shares = {entry["destination"]["subset"]: entry.get("weight", 0) for entry in route["route"]}
                 # Istio sends everything to a single destination without a weight.
-                return dict.fromkeys(found, 100) if len(found) == 1 else found
+                return dict.fromkeys(shares, 100) if len(shares) == 1 else shares
         return {}
 
-    def clients(self) -> list[Proxy]:
+    def clients(self, found: Sequence[Object]) -> list[Proxy]:
         """The sidecars of the stack's namespace, and the gateways where the service is exposed."""
-        rule = self.config.routing.get(self.name)
-        gateways = envoy.proxies(self.kubectl, self.config.mesh.namespace) if rule and rule.expose else []
-        return [*envoy.proxies(self.kubectl, self.namespace), *gateways]
+        namespaces = [self.namespace]
+        if (rule := self.config.routing.get(self.name)) and rule.expose:
+            namespaces.append(self.config.mesh.namespace)
+        return envoy.running(self.kubectl, [pod for namespace in namespaces for pod in _of(found, "Pod", namespace)])
 
-    def out_of_sync(self, weights: Weights, clients: Sequence[Proxy] | None = None) -> dict[str, list[dict[str, int]]]:
+    def out_of_sync(self, weights: Weights, clients: Sequence[Proxy]) -> dict[str, list[dict[str, int]]]:
         """Pod → the weights that its proxy has in place of these; the proxies that have them are left out."""
         wanted = {version: weight for version, weight in weights.items() if weight}
-        found = envoy.each(self.clients() if clients is None else clients, self._splits)
+        found = envoy.each(clients, self._splits)
         return {
             proxy.pod: splits
             for proxy, splits in found.items()
@@ -141,7 +140,7 @@ class LiveService:
 
     def wait_until_enforced(self, weights: Weights, seconds: float = 30) -> float:
         """Waits until every client has these weights, and says how long that took. Raises `NotEnforcedError`."""
-        start, waiting = time.monotonic(), self.clients()
+        start, waiting = time.monotonic(), self.clients(self.look())
         while late := self.out_of_sync(weights, waiting):
             if time.monotonic() - start > seconds:
                 listed = "; ".join(f"{pod} has {splits}" for pod, splits in sorted(late.items()))
@@ -166,13 +165,27 @@ class LiveService:
         """Version → the requests that one proxy has sent there, with subsets or without."""
         if self.name in self.config.weights:
             return Counter({v: t.requests for v, t in proxy.traffic(self.name, self.namespace).items()})
-        version_of = {address: version for version, pods in self.ready_pods().items() for address in pods}
+        pods = self.pods(self.look())
+        version_of = {address: version for version in pods for address in pods[version].ready}
         counts: Counter[str] = Counter()
         for endpoint in proxy.endpoints(self.name, self.namespace):
             if not endpoint.cluster.subset:
                 address = endpoint.address.rpartition(":")[0]
                 counts[version_of.get(address, address)] += endpoint.succeeded + endpoint.failed
         return counts
+
+
+def look(config: StackConfig, kubectl: Kubectl) -> Sequence[Object]:
+    """The rules, workloads and pods of the stack's namespace, and the gateways' pods where a service is exposed."""
+    kinds = {f"{service.workload.lower()}s.apps" for service in config.services.values()} - {"existings.apps"}
+    rules = [f"{kind}.networking.istio.io" for kind in ("destinationrules", "virtualservices") if config.mesh.on]
+    found = kubectl.items(",".join([*rules, *sorted(kinds), "pods"]), f"--namespace={config.namespace.name}")
+    exposed = any(rule.expose for rule in config.routing.values())
+    return [*found, *(kubectl.items("pods", f"--namespace={config.mesh.namespace}") if exposed else [])]
+
+
+def _of(found: Sequence[Object], kind: str, namespace: str) -> list[Object]:
+    return [one for one in found if one["kind"] == kind and one["metadata"]["namespace"] == namespace]
 
 
 def _rollout(workload: Mapping[str, Any]) -> Rollout | None:

@@ -281,7 +281,8 @@ class LiveWorld:
             (traffic for seen in (self._old, counted) for version, traffic in seen.items() if version not in new),
             Traffic(),
         )
-        pods, rollouts = self.live.pods(), self.live.rollouts()
+        seen = self.live.look()
+        pods, rollouts = self.live.pods(seen), self.live.rollouts(seen)
         found: list[Finding] = []
         for version in new:
             if not pods[version].ready:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 
 import click
@@ -15,7 +14,7 @@ from config import files
 from config.routing import Shift
 from config.types import seconds
 from mesh import checkout, cli
-from mesh.commands.verify import caller_of, live_service, url_of
+from mesh.calls import caller_of, live_service, url_of
 from mesh.envoy import each
 from mesh.live import LiveService
 from mesh.pulumi import PulumiError, Stack
@@ -180,7 +179,7 @@ def _shift(
     if shift:
         _require_applied(driver, live, rising(plan.start, plan.aim))
         caller = caller_of(live, workload, "") if probes else None
-        restarts = {version: pods.restarts for version, pods in live.pods().items()}
+        restarts = {version: pods.restarts for version, pods in live.pods(live.look()).items()}
         watch = Watch(shift.gate, seconds(shift.interval), probes, url_of(live, path), caller, restarts)
         say(f"the gate needs {requests_needed(shift.gate)} requests or more of the new version at each step")
     text = driver.file.read_text()
@@ -220,19 +219,19 @@ def _shift(
 def _require_fit(live: LiveService, plan: Plan) -> None:
     """The cluster has the declared weights, and the versions that are to get more can take it: each is rolled out, has
     a ready pod, and every caller knows one."""
-    with ThreadPoolExecutor() as pool:  # each of them waits for kubectl
-        weights, ready, rollouts = pool.submit(live.weights), pool.submit(live.ready_pods), pool.submit(live.rollouts)
-        endpoints = pool.submit(lambda: each(live.clients(), lambda proxy: proxy.endpoints(live.name, live.namespace)))
-    _require_as_declared(weights.result(), plan.start)
+    seen = live.look()
+    _require_as_declared(live.weights(seen), plan.start)
+    pods, rollouts = live.pods(seen), live.rollouts(seen)
+    endpoints = each(live.clients(seen), lambda proxy: proxy.endpoints(live.name, live.namespace))
     for version in rising(plan.start, plan.aim):
-        if not ready.result()[version]:
+        if not pods[version].ready:
             raise cli.Failure(f"{live.name} {version} has no ready pod: every request to it would fail")
-        if rollout := rollouts.result().get(version):
+        if rollout := rollouts.get(version):
             raise cli.Failure(
                 f"the roll-out of {live.name} {version} is not over: {rollout}, and older ones may still answer. Wait, "
                 "or mend what holds it up and `pulumi up`"
             )
-        for proxy, known in endpoints.result().items():
+        for proxy, known in endpoints.items():
             if known and not any(one.healthy and one.cluster.subset == version for one in known):
                 raise cli.Failure(f"the proxy of {proxy.pod} knows no healthy pod of {live.name} {version}")
 

@@ -87,11 +87,12 @@ def look(config: StackConfig, names: tuple[str, ...], since: Counted) -> tuple[l
     """The rows, and what has been counted in all; the rows have what came after `since`."""
     rows: list[Row] = []
     counted: Counted = {}
-    for name in names:
-        live = LiveService.of(config, name)
-        weights = live.weights() if config.mesh.on else {}
-        declared, pods = config.weights.get(name), live.ready_pods()
-        clients = live.clients() if weights else []
+    services = [LiveService.of(config, name) for name in names]
+    seen = services[0].look() if services else []
+    for live in services:
+        name = live.name
+        weights, declared, pods = live.weights(seen), config.weights.get(name), live.pods(seen)
+        clients = live.clients(seen) if weights else []
         late = live.out_of_sync(weights, clients) if weights else {}
         total: dict[str, Traffic] = {}
         for versions in metrics_of(live).snapshot().values() if config.mesh.on else []:
@@ -108,7 +109,7 @@ def look(config: StackConfig, names: tuple[str, ...], since: Counted) -> tuple[l
                     version,
                     declared.get(version, 0) if declared else None,
                     weights.get(version, 0) if weights else None,
-                    len(pods[version]),
+                    len(pods[version].ready),
                     len(clients) - len(late),
                     len(clients),
                     traffic,

@@ -16,8 +16,9 @@ from rich.text import Text
 
 from config import StackConfig, files
 from mesh import cli
+from mesh.calls import caller_of, live_service, url_of
 from mesh.live import LiveService, NotEnforcedError
-from mesh.probe import Caller, NoCallerError, find_caller
+from mesh.probe import Caller
 from mesh.traffic.split import MARGIN, POWER, Split, Verdict, judge
 
 EXIT = {
@@ -100,19 +101,12 @@ def _weighted(config: StackConfig) -> list[str]:
     return [name for name in config.weights if config.services[name].ports]
 
 
-def live_service(config: StackConfig, service: str) -> LiveService:
-    if service not in config.services:
-        known = ", ".join(config.services)
-        raise cli.Failure(f"there is no service {service}; the stack has {known}", cli.Exit.USAGE)
-    return LiveService.of(config, service)
-
-
 def require_declared(live: LiveService) -> None:
     """The declared weights are those of the VirtualService and of every client proxy, or the command ends."""
     declared = live.config.weights.get(live.name)
     if declared is None:
         return
-    found = live.weights()
+    found = live.weights(live.look())
     if _without_zeros(found) != _without_zeros(declared):
         shown = described(found) if found else "no rule"
         raise cli.Failure(f"declared is {described(declared)}, but the cluster has {shown}; run `pulumi up`")
@@ -120,18 +114,6 @@ def require_declared(live: LiveService) -> None:
         live.wait_until_enforced(declared)
     except NotEnforcedError as error:
         raise cli.Failure(str(error)) from None
-
-
-def caller_of(live: LiveService, workload: str, image: str) -> Caller:
-    try:
-        return find_caller(live.kubectl, live.config, live.name, workload, image)
-    except NoCallerError as error:
-        raise cli.Failure(str(error), cli.Exit.USAGE) from None
-
-
-def url_of(live: LiveService, path: str) -> str:
-    port = next(iter(live.config.services[live.name].ports.values())).port
-    return f"http://{live.name}.{live.namespace}:{port}/{path.removeprefix('/')}"
 
 
 def measure(live: LiveService, caller: Caller, requests: int, path: str, body: str) -> Measured:
@@ -165,7 +147,7 @@ def _balancer(live: LiveService) -> str:
 def _expected(live: LiveService) -> dict[str, float]:
     if live.name in live.config.weights:
         return {version: weight / 100 for version, weight in live.config.weights[live.name].items()}
-    pods = {version: len(addresses) for version, addresses in live.ready_pods().items()}
+    pods = {version: len(pods.ready) for version, pods in live.pods(live.look()).items()}
     if not sum(pods.values()):
         raise cli.Failure(f"{live.name} has no ready pod")
     return {version: count / sum(pods.values()) for version, count in pods.items()}

@@ -20,7 +20,7 @@ from mesh.traffic.counts import Meter, Traffic
 from mesh.traffic.gate import Verdict, decide, requests_needed, verdict
 from mesh.traffic.shift import ApplyError, InterruptedShiftError, Outcome, Plan, Weights, run
 
-from .fake_kubectl import FakeKubectl, Object, made
+from .fake_kubectl import FakeKubectl, Object, crd, made
 from .given import config as config_of
 
 START, AIM = {"v1": 90, "v2": 10}, {"v1": 50, "v2": 50}
@@ -208,7 +208,8 @@ def workload(kind: str, **status: Any) -> Object:
 
 def live(*objects: Object, kind: str = "Deployment") -> LiveService:
     config = config_of(services={"bill-service": {"workload": kind}})
-    return LiveService(config, "bill-service", FakeKubectl(objects=list(objects)))
+    rules = [crd(plural, "networking.istio.io") for plural in ("destinationrules", "virtualservices")]
+    return LiveService(config, "bill-service", FakeKubectl(objects=[*rules, *objects]))
 
 
 @pytest.mark.parametrize(
@@ -224,14 +225,16 @@ def live(*objects: Object, kind: str = "Deployment") -> LiveService:
     ],
 )
 def test_a_rollout_is_over_when_no_pod_is_from_an_older_template(found: Object, told: str | None) -> None:
-    rollouts = live(found, kind=found["kind"]).rollouts()
+    service = live(found, kind=found["kind"])
+    rollouts = service.rollouts(service.look())
     assert {v: str(rollout) for v, rollout in rollouts.items()} == (
         {"v2": f"{told} pods are from its newest template"} if told else {}
     )
 
 
 def test_of_the_pods_of_others_no_rollout_is_known() -> None:
-    assert live(workload("Deployment", replicas=2, updatedReplicas=1), kind="existing").rollouts() == {}
+    service = live(kind="existing")
+    assert service.rollouts([workload("Deployment", replicas=2, updatedReplicas=1)]) == {}
 
 
 def ready_pod(name: str, restarts: int = 0) -> Object:

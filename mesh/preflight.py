@@ -14,6 +14,7 @@ import pulumi
 
 import names
 from config import EnvVarSource, Problem, SecretKeyRef, StackConfig
+from config.files import PROJECT
 from config.problems import report
 from istio import charts, rules
 from mesh import purge, upgrade
@@ -73,7 +74,7 @@ def check(config: StackConfig, owner: str) -> bool:
             "     fix:          check cluster.context and cluster.kubeconfig, and that you can reach it: "
             "kubectl get namespaces"
         ) from None
-    foreign = sorted([*_foreign(config, found, made, owner), *_rivals(config, found, made, owner)])
+    foreign = in_the_way(config, found, made, owner)
     if not config.namespace.create and ("Namespace", config.namespace.name) not in found:
         raise pulumi.RunError(
             f"the namespace {config.namespace.name} is not there; nothing was changed\n\n"
@@ -137,7 +138,7 @@ def declared(config: StackConfig) -> set[tuple[str, str]]:
 
 
 def _missing_files(config: StackConfig) -> Iterator[Problem]:
-    if config.cluster.kubeconfig and not Path(config.cluster.kubeconfig).expanduser().is_file():
+    if config.cluster.kubeconfig and not (PROJECT / Path(config.cluster.kubeconfig).expanduser()).is_file():
         yield Problem(
             "cluster.kubeconfig",
             config.cluster.kubeconfig,
@@ -145,7 +146,7 @@ def _missing_files(config: StackConfig) -> Iterator[Problem]:
             "correct it, or make the cluster: `make cluster-up` for the local one",
         )
     if config.mesh.mode == "managed":
-        yield from charts.problems(config.mesh, Path())
+        yield from charts.problems(config.mesh, PROJECT)
 
 
 def _refusals(
@@ -233,6 +234,11 @@ def _get(kubectl: Kubectl, config: StackConfig, resources: list[str]) -> list[di
 def _owner(item: Mapping[str, Any]) -> str:
     owner: str = item["metadata"].get("annotations", {}).get(names.OWNER, "")
     return owner
+
+
+def in_the_way(config: StackConfig, found: Found, made: set[tuple[str, str]], owner: str) -> list[str]:
+    """Objects of others that have a name of those that are `made`, or rules for our hosts."""
+    return sorted([*_foreign(config, found, made, owner), *_rivals(config, found, made, owner)])
 
 
 def _foreign(config: StackConfig, found: Found, made: set[tuple[str, str]], owner: str) -> Iterator[str]:

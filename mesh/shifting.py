@@ -214,7 +214,7 @@ class LiveWorld:
         rule = f"--target=**::{names.virtual_service(self.live.name)}"
         with _timed(seconds, "pulumi"):
             self._guarded(
-                lambda: self.stack.pulumi("up", "--yes", "--skip-preview", rule, f"--message={message}", *config)
+                lambda: self.stack.pulumi_here("up", "--yes", "--skip-preview", rule, f"--message={message}", *config)
             )
         with _timed(seconds, "proxies"):
             self._guarded(lambda: self.live.wait_until_enforced(weights))

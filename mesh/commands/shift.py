@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from importlib import import_module
 
 import click
 
@@ -17,6 +19,7 @@ from mesh import checkout, cli
 from mesh.calls import caller_of, live_service, url_of
 from mesh.envoy import each
 from mesh.live import LiveService
+from mesh.objects import Object
 from mesh.pulumi import PulumiError, Stack
 from mesh.shifting import (
     BusyError,
@@ -171,7 +174,7 @@ def _shift(
     as_json: bool,
 ) -> int:
     say(f"{live.name}: {described(plan.start)} → {described(plan.aim)}")
-    _require_fit(live, plan)
+    _require_fit(driver, live, plan)
     if not plan.steps:
         say("that is what it has")
         return cli.Exit.GOOD
@@ -216,13 +219,16 @@ def _shift(
     return cli.Exit.BUSY if world.busy else EXIT[outcome]
 
 
-def _require_fit(live: LiveService, plan: Plan) -> None:
-    """The cluster has the declared weights, and the versions that are to get more can take it: each is rolled out, has
-    a ready pod, and every caller knows one."""
-    seen = live.look()
-    _require_as_declared(live.weights(seen), plan.start)
+def _require_fit(driver: Stack, live: LiveService, plan: Plan) -> None:
+    """The cluster is the stack's and has the declared weights, and the versions that are to get more can take it: each
+    is rolled out, has a ready pod, and every caller knows one."""
+    with ThreadPoolExecutor() as pool:
+        pool.submit(import_module, "mesh.inline")  # with Pulumi's SDK it takes as long as kubectl
+        seen = live.look()
+        endpoints = pool.submit(each, live.clients(seen), lambda proxy: proxy.endpoints(live.name, live.namespace))
+        require_ours(driver, live, seen)
+        _require_as_declared(live.weights(seen), plan.start)
     pods, rollouts = live.pods(seen), live.rollouts(seen)
-    endpoints = each(live.clients(seen), lambda proxy: proxy.endpoints(live.name, live.namespace))
     for version in rising(plan.start, plan.aim):
         if not pods[version].ready:
             raise cli.Failure(f"{live.name} {version} has no ready pod: every request to it would fail")
@@ -231,9 +237,22 @@ def _require_fit(live: LiveService, plan: Plan) -> None:
                 f"the roll-out of {live.name} {version} is not over: {rollout}, and older ones may still answer. Wait, "
                 "or mend what holds it up and `pulumi up`"
             )
-        for proxy, known in endpoints.items():
+        for proxy, known in endpoints.result().items():
             if known and not any(one.healthy and one.cluster.subset == version for one in known):
                 raise cli.Failure(f"the proxy of {proxy.pod} knows no healthy pod of {live.name} {version}")
+
+
+def require_ours(driver: Stack, live: LiveService, seen: Sequence[Object]) -> None:
+    """What the program would look at first for itself, as far as the one rule goes that a shift touches."""
+    from mesh import preflight  # and with it Pulumi's SDK, which other ways to use this command do without
+    from mesh.recorder import PROJECT
+
+    found = {(one["kind"], one["metadata"]["name"]): one for one in seen}
+    rule = {("VirtualService", names.virtual_service(live.name))}
+    if others := preflight.in_the_way(live.config, found, rule, f"{PROJECT}/{driver.name}"):
+        raise cli.Failure(
+            "\n".join(["the cluster has objects in the way that this stack does not own; nothing was changed", *others])
+        )
 
 
 def _require_as_declared(found: Weights, declared: Weights) -> None:
@@ -251,7 +270,7 @@ def _require_applied(driver: Stack, live: LiveService, new: Sequence[str]) -> No
         return
     workloads = [f"--target=**::{names.workload(live.name, version)}" for version in new]
     try:
-        driver.pulumi("preview", "--expect-no-changes", *workloads)
+        driver.pulumi_here("preview", "--expect-no-changes", *workloads)
     except PulumiError as error:
         if _CHANGES not in str(error):
             raise cli.Failure(str(error)) from None

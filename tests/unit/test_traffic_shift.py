@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from math import comb
 from pathlib import Path
 from typing import Any, cast
@@ -11,7 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import names
 from config.routing import Baseline, Gate, Latency
+from mesh import cli
+from mesh.commands.shift import require_ours
 from mesh.live import LiveService
 from mesh.probe import Caller
 from mesh.pulumi import Stack
@@ -235,6 +239,31 @@ def test_a_rollout_is_over_when_no_pod_is_from_an_older_template(found: Object, 
 def test_of_the_pods_of_others_no_rollout_is_known() -> None:
     service = live(kind="existing")
     assert service.rollouts([workload("Deployment", replicas=2, updatedReplicas=1)]) == {}
+
+
+# Whose the rules are
+
+
+def rule(name: str, owner: str, host: str = "bill-service") -> Object:
+    found = made("VirtualService", name, "istio-demo", spec={"hosts": [host]})
+    found["metadata"]["annotations"] = {names.OWNER: owner} if owner else {}
+    return found
+
+
+@pytest.mark.parametrize(
+    ("found", "told"),
+    [
+        (rule("vs-bill-service", "istio-governance/dev"), ""),
+        (rule("others", "", host="front-tomcat.elsewhere"), ""),
+        (rule("vs-bill-service", ""), "VirtualService vs-bill-service was not made by a stack"),
+        (rule("vs-bill-service", "istio-governance/prod"), "belongs to the stack istio-governance/prod"),
+        (rule("others", "", host="bill-service.istio-demo"), "has rules for the host bill-service"),
+    ],
+)
+def test_a_shift_touches_no_rule_of_others(found: Object, told: str, tmp_path: Path) -> None:
+    service = live(found)
+    with pytest.raises(cli.Failure, match=f"(?s){told}.*fix: ") if told else nullcontext():
+        require_ours(Stack("dev", tmp_path), service, service.look())
 
 
 def ready_pod(name: str, restarts: int = 0) -> Object:

@@ -2,7 +2,7 @@
 
 import pulumi
 
-from components import debug
+from components import sdk
 from components.istio import Istio, IstioArgs
 from components.kubernetes import KubernetesProvider
 from components.namespace import WorkloadNamespace, WorkloadNamespaceArgs
@@ -16,7 +16,7 @@ from istio import kernel
 from istio.rules import routed
 from mesh import preflight
 
-debug.keep_if_asked_for()
+sdk.without_needless_waits()
 config = stack.read()
 runs_already = preflight.check(config, owner=f"{pulumi.get_project()}/{pulumi.get_stack()}")
 

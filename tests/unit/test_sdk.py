@@ -1,0 +1,72 @@
+"""What is done about the waits of Pulumi's SDK."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+from typing import Any
+
+import pulumi
+import pytest
+from pulumi.runtime.mocks import MockEngine
+from pulumi.runtime.proto import engine_pb2
+
+from components import sdk
+from mesh.recorder import record
+
+
+@pytest.mark.parametrize("asked_for", [False, True])
+def test_the_engine_gets_debug_messages_when_they_are_asked_for(
+    asked_for: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[Any] = []
+    monkeypatch.setattr(MockEngine, "Log", lambda _, request: sent.append(request))
+    importlib.reload(pulumi.log)  # a program that ran here before has left them out
+    monkeypatch.delenv("MESH_DEBUG", raising=False)
+    if asked_for:
+        monkeypatch.setenv("MESH_DEBUG", "1")
+
+    def program() -> None:
+        sdk.without_needless_waits()
+        pulumi.ComponentResource("test:test:Test", "test")
+        pulumi.log.info("of the program")
+
+    record(program)
+    assert "of the program" in [request.message for request in sent]
+    about = [r.message for r in sent if r.severity == engine_pb2.DEBUG and "test:test:Test" in r.message]
+    assert bool(about) is asked_for
+
+
+def waited_for(count: int, *, needlessly: bool) -> list[int]:
+    """How many outputs are waited for each time by a program with so many resources."""
+    asked: list[int] = []
+    real = asyncio.wait
+
+    async def counted(waiting: Any, **how: Any) -> Any:
+        asked.append(len(waiting))
+        return await real(waiting, **how)
+
+    def program() -> None:
+        if not needlessly:
+            sdk.without_needless_waits()
+        for number in range(count):
+            pulumi.ComponentResource("test:test:Test", f"test-{number}")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(asyncio, "wait", counted)
+        record(program)
+    return asked
+
+
+def test_outputs_are_waited_for_once_and_not_once_for_each() -> None:
+    assert sum(waited_for(200, needlessly=False)) < 2 * 200 * 2 < sum(waited_for(200, needlessly=True))
+
+
+def test_an_output_that_fails_ends_the_program_though_another_never_comes() -> None:
+    def program() -> None:
+        sdk.without_needless_waits()
+        pulumi.Output.from_input(asyncio.get_running_loop().create_future())
+        pulumi.Output.from_input(1).apply(lambda _: 1 / 0)
+
+    with pytest.raises(ZeroDivisionError):
+        record(program)

@@ -14,7 +14,6 @@ import pulumi
 
 import names
 from config import EnvVarSource, Problem, SecretKeyRef, StackConfig
-from config.files import PROJECT
 from config.problems import report
 from istio import charts, rules
 from mesh import purge, upgrade
@@ -138,7 +137,7 @@ def declared(config: StackConfig) -> set[tuple[str, str]]:
 
 
 def _missing_files(config: StackConfig) -> Iterator[Problem]:
-    if config.cluster.kubeconfig and not (PROJECT / Path(config.cluster.kubeconfig).expanduser()).is_file():
+    if config.cluster.kubeconfig and not Path(config.cluster.kubeconfig).expanduser().is_file():
         yield Problem(
             "cluster.kubeconfig",
             config.cluster.kubeconfig,
@@ -146,7 +145,7 @@ def _missing_files(config: StackConfig) -> Iterator[Problem]:
             "correct it, or make the cluster: `make cluster-up` for the local one",
         )
     if config.mesh.mode == "managed":
-        yield from charts.problems(config.mesh, PROJECT)
+        yield from charts.problems(config.mesh, Path())
 
 
 def _refusals(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from mesh.envoy import Proxy
 from mesh.kubectl import Kubectl, KubectlError
 from mesh.objects import Object, conditions, is_ready
 from mesh.traffic.counts import Traffic
+from mesh.traffic.weights import without_zeros
 
 Weights = Mapping[str, int]
 
@@ -79,14 +80,14 @@ class LiveService:
 
     def look(self) -> Sequence[Object]:
         """All that the following are told of, by one question to the cluster."""
-        return look(self.config, self.kubectl)
+        return look(self.config, self.kubectl, [self.name])
 
     def pods(self, found: Sequence[Object]) -> dict[str, Pods]:
         """By version."""
         selector = self.config.selector(self.name).items()
-        pods = [pod for pod in _of(found, "Pod", self.namespace) if selector <= pod["metadata"]["labels"].items()]
+        pods = [pod for pod in _of(found, "Pod", self.namespace) if selector <= _labels(pod).items()]
         return {
-            version: Pods.of([pod for pod in pods if pod["metadata"]["labels"].get("version") == label])
+            version: Pods.of([pod for pod in pods if _labels(pod).get("version") == label])
             for version, label in self.versions.items()
         }
 
@@ -115,13 +116,17 @@ class LiveService:
     def clients(self, found: Sequence[Object]) -> list[Proxy]:
         """The sidecars of the stack's namespace, and the gateways where the service is exposed."""
         namespaces = [self.namespace]
-        if (rule := self.config.routing.get(self.name)) and rule.expose:
+        if _is_exposed(self.config, self.name):
             namespaces.append(self.config.mesh.namespace)
         return envoy.running(self.kubectl, [pod for namespace in namespaces for pod in _of(found, "Pod", namespace)])
 
+    def current_clients(self) -> list[Proxy]:
+        """The same, by a question of its own, for pods alone."""
+        return self.clients(_read(self.config, self.kubectl, [self.name], ["pods"]))
+
     def out_of_sync(self, weights: Weights, clients: Sequence[Proxy]) -> dict[str, list[dict[str, int]]]:
         """Pod → the weights that its proxy has in place of these; the proxies that have them are left out."""
-        wanted = {version: weight for version, weight in weights.items() if weight}
+        wanted = without_zeros(weights)
         found = envoy.each(clients, self._splits)
         return {
             proxy.pod: splits
@@ -140,7 +145,7 @@ class LiveService:
 
     def wait_until_enforced(self, weights: Weights, seconds: float = 30) -> float:
         """Waits until every client has these weights, and says how long that took. Raises `NotEnforcedError`."""
-        start, waiting = time.monotonic(), self.clients(self.look())
+        start, waiting = time.monotonic(), self.current_clients()
         while late := self.out_of_sync(weights, waiting):
             if time.monotonic() - start > seconds:
                 listed = "; ".join(f"{pod} has {splits}" for pod, splits in sorted(late.items()))
@@ -175,13 +180,27 @@ class LiveService:
         return counts
 
 
-def look(config: StackConfig, kubectl: Kubectl) -> Sequence[Object]:
-    """The rules, workloads and pods of the stack's namespace, and the gateways' pods where a service is exposed."""
+def look(config: StackConfig, kubectl: Kubectl, services: Iterable[str]) -> Sequence[Object]:
+    """The rules, workloads and pods of the stack's namespace, and the gateways' pods where one of these is exposed."""
     kinds = {f"{service.workload.lower()}s.apps" for service in config.services.values()} - {"existings.apps"}
     rules = [f"{kind}.networking.istio.io" for kind in ("destinationrules", "virtualservices") if config.mesh.on]
-    found = kubectl.items(",".join([*rules, *sorted(kinds), "pods"]), f"--namespace={config.namespace.name}")
-    exposed = any(rule.expose for rule in config.routing.values())
+    return _read(config, kubectl, services, [*rules, *sorted(kinds), "pods"])
+
+
+def _read(config: StackConfig, kubectl: Kubectl, services: Iterable[str], kinds: Sequence[str]) -> Sequence[Object]:
+    found = kubectl.items(",".join(kinds), f"--namespace={config.namespace.name}")
+    exposed = any(_is_exposed(config, name) for name in services)
     return [*found, *(kubectl.items("pods", f"--namespace={config.mesh.namespace}") if exposed else [])]
+
+
+def _is_exposed(config: StackConfig, service: str) -> bool:
+    rule = config.routing.get(service)
+    return bool(rule and rule.expose)
+
+
+def _labels(pod: Object) -> Mapping[str, str]:
+    labels: Mapping[str, str] = pod["metadata"].get("labels", {})
+    return labels
 
 
 def _of(found: Sequence[Object], kind: str, namespace: str) -> list[Object]:

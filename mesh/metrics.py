@@ -37,7 +37,7 @@ class Sidecars:
         self._live = live
 
     def snapshot(self) -> Snapshot[str]:
-        found: Mapping[Proxy, dict[str, Traffic]] = self._live.traffic(self._live.clients(self._live.look()))
+        found: Mapping[Proxy, dict[str, Traffic]] = self._live.traffic(self._live.current_clients())
         return {proxy.pod: traffic for proxy, traffic in found.items()}
 
 

@@ -27,7 +27,7 @@ from mesh.pulumi import PulumiError, Stack
 from mesh.traffic.counts import Meter, Traffic
 from mesh.traffic.gate import Finding, Verdict, decide, verdict
 from mesh.traffic.shift import ApplyError, InterruptedShiftError, Weights
-from mesh.traffic.weights import rising
+from mesh.traffic.weights import described, rising
 
 LOCKED = "the stack is currently locked"
 """What Pulumi says while another update of the stack is under way."""
@@ -298,10 +298,6 @@ class LiveWorld:
                 found.append(Finding(version, "roll-out", result, f"not over: {rollout}"))
             found += decide(version, counted.get(version, Traffic()), old, self.watching.gate, looks, final)
         return found
-
-
-def described(weights: Weights) -> str:
-    return ", ".join(f"{version} {weight} %" for version, weight in weights.items())
 
 
 def set_weights(service: str, weights: Weights) -> list[str]:

@@ -28,13 +28,12 @@ from mesh.shifting import (
     LiveWorld,
     Watch,
     declared_weights,
-    described,
     replace_text,
     set_weights,
 )
 from mesh.traffic.gate import requests_needed
 from mesh.traffic.shift import Outcome, Plan, Weights, run
-from mesh.traffic.weights import aimed, rising
+from mesh.traffic.weights import aimed, described, rising, without_zeros
 
 EXIT = {
     Outcome.DONE: cli.Exit.GOOD,
@@ -256,7 +255,7 @@ def require_ours(driver: Stack, live: LiveService, seen: Sequence[Object]) -> No
 
 
 def _require_as_declared(found: Weights, declared: Weights) -> None:
-    if {v: w for v, w in found.items() if w} != {v: w for v, w in declared.items() if w}:
+    if without_zeros(found) != without_zeros(declared):
         shown = described(found) if found else "no rule"
         raise cli.Failure(
             f"declared is {described(declared)}, but the cluster has {shown}: run `pulumi up` to bring them together "

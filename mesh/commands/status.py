@@ -13,11 +13,14 @@ from rich.text import Text
 
 from config import StackConfig, files
 from mesh import cli
+from mesh.kubectl import Kubectl
 from mesh.live import LiveService
+from mesh.live import look as look_at
 from mesh.metrics import MetricsError, metrics_of
 from mesh.pulumi import Stack
-from mesh.shifting import Journal, described
+from mesh.shifting import Journal
 from mesh.traffic.counts import Traffic
+from mesh.traffic.weights import described
 
 _WATCH_SECONDS = 5.0
 
@@ -87,10 +90,10 @@ def look(config: StackConfig, names: tuple[str, ...], since: Counted) -> tuple[l
     """The rows, and what has been counted in all; the rows have what came after `since`."""
     rows: list[Row] = []
     counted: Counted = {}
-    services = [LiveService.of(config, name) for name in names]
-    seen = services[0].look() if services else []
-    for live in services:
-        name = live.name
+    kubectl = Kubectl(config.cluster.context, config.cluster.kubeconfig)
+    seen = look_at(config, kubectl, names)
+    for name in names:
+        live = LiveService(config, name, kubectl)
         weights, declared, pods = live.weights(seen), config.weights.get(name), live.pods(seen)
         clients = live.clients(seen) if weights else []
         late = live.out_of_sync(weights, clients) if weights else {}

@@ -20,6 +20,7 @@ from mesh.calls import caller_of, live_service, url_of
 from mesh.live import LiveService, NotEnforcedError
 from mesh.probe import Caller
 from mesh.traffic.split import MARGIN, POWER, Split, Verdict, judge
+from mesh.traffic.weights import described, without_zeros
 
 EXIT = {
     Verdict.PLAUSIBLE: cli.Exit.GOOD,
@@ -107,7 +108,7 @@ def require_declared(live: LiveService) -> None:
     if declared is None:
         return
     found = live.weights(live.look())
-    if _without_zeros(found) != _without_zeros(declared):
+    if without_zeros(found) != without_zeros(declared):
         shown = described(found) if found else "no rule"
         raise cli.Failure(f"declared is {described(declared)}, but the cluster has {shown}; run `pulumi up`")
     try:
@@ -128,14 +129,6 @@ def measure(live: LiveService, caller: Caller, requests: int, path: str, body: s
         counts.subtract(before)
         counts = Counter({version: count for version, count in counts.items() if count})
     return Measured(caller.pod, _balancer(live), answers.failed, judge(_expected(live), counts))
-
-
-def described(weights: Mapping[str, int]) -> str:
-    return ", ".join(f"{version} {weight} %" for version, weight in weights.items())
-
-
-def _without_zeros(weights: Mapping[str, int]) -> dict[str, int]:
-    return {version: weight for version, weight in weights.items() if weight}
 
 
 def _balancer(live: LiveService) -> str:

@@ -53,3 +53,12 @@ def on_the_way(start: Mapping[str, int], aim: Mapping[str, int], percent: int) -
 def rising(start: Mapping[str, int], aim: Mapping[str, int]) -> list[str]:
     """The versions that get more than they had: those that a shift puts to the test."""
     return [version for version in start if aim[version] > start[version]]
+
+
+def without_zeros(weights: Mapping[str, int]) -> dict[str, int]:
+    """As Istio's proxies have them."""
+    return {version: weight for version, weight in weights.items() if weight}
+
+
+def described(weights: Mapping[str, int]) -> str:
+    return ", ".join(f"{version} {weight} %" for version, weight in weights.items())

@@ -241,6 +241,11 @@ def test_of_the_pods_of_others_no_rollout_is_known() -> None:
     assert service.rollouts([workload("Deployment", replicas=2, updatedReplicas=1)]) == {}
 
 
+def test_a_pod_without_labels_is_nobody_s() -> None:
+    service = live(ready_pod("ours"), made("Pod", "stray", "istio-demo", status={"podIP": "10.0.0.9"}))
+    assert service.pods(service.look())["v2"].ready == ["10.0.0.1"]
+
+
 # Whose the rules are
 
 

@@ -17,7 +17,7 @@ from types import FrameType, TracebackType
 from typing import Any, TextIO
 
 import names
-from config import files
+from config import edit, files
 from config.routing import Gate
 from mesh.kubectl import KubectlError
 from mesh.live import LiveService, NotEnforcedError
@@ -190,15 +190,14 @@ class LiveWorld:
         self.interrupts.check()
         step = Step(weights)
         self.steps.append(step)
-        # Pulumi writes them into the file before it begins.
-        pairs = (f"--config={pair}" for pair in _pairs(self.live.name, weights))
-        self._up(weights, self.message, step.seconds, "--config-path", *pairs)
+        self._guarded(lambda: set_weights(self.stack.file, self.live.name, weights, self.start))
+        self._up(weights, self.message, step.seconds)
         self.interrupts.check()
 
     def restore(self, weights: Weights) -> None:
         self.interrupts.ignore()
         self.say(f"going back to {described(weights)}")
-        replace_text(self.stack.file, self.text)
+        self._guarded(lambda: take_back(self.stack.file, self.text, self.live.name, weights))
         for attempt in range(3):
             try:
                 self._up(weights, f"{self.message} (taken back)", {})
@@ -209,20 +208,18 @@ class LiveWorld:
             else:
                 return
 
-    def _up(self, weights: Weights, message: str, seconds: dict[str, float], *config: str) -> None:
+    def _up(self, weights: Weights, message: str, seconds: dict[str, float]) -> None:
         # Nothing else that the file may ask for goes along with a shift.
         rule = f"--target=**::{names.virtual_service(self.live.name)}"
         with _timed(seconds, "pulumi"):
-            self._guarded(
-                lambda: self.stack.pulumi_here("up", "--yes", "--skip-preview", rule, f"--message={message}", *config)
-            )
+            self._guarded(lambda: self.stack.pulumi_here("up", "--yes", "--skip-preview", rule, f"--message={message}"))
         with _timed(seconds, "proxies"):
             self._guarded(lambda: self.live.wait_until_enforced(weights))
 
     def _guarded(self, action: Callable[[], object]) -> None:
         try:
             action()
-        except (PulumiError, KubectlError, NotEnforcedError) as error:
+        except (edit.EditError, OSError, PulumiError, KubectlError, NotEnforcedError) as error:
             self.busy = LOCKED in str(error)
             self.error = str(error)
             self.say(f"! {error}")
@@ -300,21 +297,46 @@ class LiveWorld:
         return found
 
 
-def set_weights(service: str, weights: Weights) -> list[str]:
-    """The command that sets them in the stack's file, whose comments and style stay."""
-    plain = (part for pair in _pairs(service, weights) for part in ("--plaintext", pair))
-    return ["config", "set-all", "--path", *plain]
+def set_weights(file: Path, service: str, weights: Weights, start: Weights) -> None:
+    """Writes into the stack's file what is another weight than at the `start` of the shift. Raises `EditError`."""
+    edit.edit(file, edited_leaves(edit.read(file), service, weights, start))
 
 
-def _pairs(service: str, weights: Weights) -> list[str]:
-    return [f"routing.{service}.weights.{version}={weight}" for version, weight in weights.items()]
+def edited_leaves(text: str, service: str, weights: Weights, start: Weights) -> edit.Leaves:
+    """A weight that the file inherits, or that no file lists, stands in it only when it changes."""
+    own = _written(text, service)
+    return _leaves(service, {v: weight for v, weight in weights.items() if v in own or weight != start[v]})
 
 
-def replace_text(file: Path, text: str) -> None:
-    """All of it or nothing, also when the machine goes down in the middle."""
-    fresh = file.with_name(f".{file.name}.new")
-    fresh.write_text(text)
-    fresh.replace(file.resolve())
+def take_back(file: Path, text: str, service: str, start: Weights) -> None:
+    """Puts the weights back into the stack's file, whose text was `text` before the shift.
+
+    Byte for byte, unless somebody has changed something else in the file since: then the weights alone. Raises
+    `EditError`.
+    """
+    now = edit.read(file)
+    try:
+        is_ours_alone = edit.edited(text, _leaves(service, _written(now, service))) == now
+    except edit.EditError:
+        is_ours_alone = False
+    if is_ours_alone:
+        edit.write(file, text)
+    else:
+        edit.edit(file, edited_leaves(now, service, start, start))
+
+
+def _leaves(service: str, weights: Weights) -> edit.Leaves:
+    return {(*_path(service), version): weight for version, weight in weights.items()}
+
+
+def _path(service: str) -> tuple[str, ...]:
+    return ("config", f"{files.NAMESPACE}routing", service, "weights")
+
+
+def _written(text: str, service: str) -> dict[str, Any]:
+    """The weights that a stack file itself has for a service."""
+    found = edit.value(text, _path(service))
+    return dict(found) if isinstance(found, Mapping) else {}
 
 
 def declared_weights(stack: Stack, service: str) -> dict[str, int]:

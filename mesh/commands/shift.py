@@ -12,7 +12,7 @@ from importlib import import_module
 import click
 
 import names
-from config import files
+from config import edit, files
 from config.routing import Shift
 from config.types import seconds
 from mesh import checkout, cli
@@ -28,8 +28,9 @@ from mesh.shifting import (
     LiveWorld,
     Watch,
     declared_weights,
-    replace_text,
+    edited_leaves,
     set_weights,
+    take_back,
 )
 from mesh.traffic.gate import requests_needed
 from mesh.traffic.shift import Outcome, Plan, Weights, run
@@ -59,6 +60,7 @@ _CHANGES = "no changes were expected"
 @click.option("--back", is_flag=True, help="Take back a shift that was killed.")
 @click.option("--message", "-m", default="", help="Why; it stands in `pulumi stack history`.")
 @click.option("--pr", is_flag=True, help="Change nothing: print the branch and the commit.")
+@click.option("--file-only", is_flag=True, help="Write the weights into the stack's file, and apply nothing.")
 @click.option(
     "--yes", is_flag=True, help="Needed for production (a stack prod, prod-…, production…), or with protect: true."
 )
@@ -76,6 +78,7 @@ def command(
     back: bool,
     message: str,
     pr: bool,
+    file_only: bool,
     yes: bool,
     stack: str,
     as_json: bool,
@@ -97,6 +100,11 @@ def command(
     say: Callable[[str], None] = lambda text: click.echo(text, err=as_json)  # noqa: E731
     if pr:
         _print_pull_request(driver, service, start, aim, message)
+        return cli.Exit.GOOD
+    _require_editable(driver, service, start, aim)
+    if file_only:
+        set_weights(driver.file, service, aim, start)
+        say(f"{driver.file.name}: {service} {described(aim)}; nothing is applied yet")
         return cli.Exit.GOOD
     if names.is_production(stack) or live.config.protect:
         _require_current(driver, yes)
@@ -148,6 +156,15 @@ def _how(live: LiveService, steps: str, interval: str, probes: int, now: bool) -
     return shift
 
 
+def _require_editable(stack: Stack, service: str, start: Weights, aim: Weights) -> None:
+    """The weights can be set in the stack's file, and nothing else changes there."""
+    try:
+        text = edit.read(stack.file)
+        edit.edited(text, edited_leaves(text, service, aim, start))
+    except edit.EditError as error:
+        raise cli.Failure(f"nothing was changed. {stack.file.name}: {error}", cli.Exit.USAGE) from None
+
+
 def _require_current(stack: Stack, yes: bool) -> None:
     if not yes:
         raise cli.Failure(f"the stack {stack.name} is protected: add --yes, or --pr for a pull request", cli.Exit.USAGE)
@@ -184,7 +201,7 @@ def _shift(
         restarts = {version: pods.restarts for version, pods in live.pods(live.look()).items()}
         watch = Watch(shift.gate, seconds(shift.interval), probes, url_of(live, path), caller, restarts)
         say(f"the gate needs {requests_needed(shift.gate)} requests or more of the new version at each step")
-    text = driver.file.read_text()
+    text = edit.read(driver.file)
     message = message or f"{live.name}: {described(plan.start)} → {described(plan.aim)}"
     journal.begin(live.name, plan.start, plan.aim, text)
     with Interrupts(say) as interrupts:
@@ -198,7 +215,7 @@ def _shift(
         say(f"the file has the old weights, the cluster may not: mesh shift {live.name} --back --stack {driver.name}")
     if outcome is Outcome.HELD:
         say("the gate could not decide: wait, or send requests by --probe, and run it again; or shift back")
-    if driver.file.read_text() != text:
+    if edit.read(driver.file) != text:
         say(_commit(driver, message))
     if as_json:
         cli.print_json(
@@ -227,6 +244,7 @@ def _require_fit(driver: Stack, live: LiveService, plan: Plan) -> None:
         endpoints = pool.submit(each, live.clients(seen), lambda proxy: proxy.endpoints(live.name, live.namespace))
         require_ours(driver, live, seen)
         _require_as_declared(live.weights(seen), plan.start)
+        require_same_rule(live, seen)
     pods, rollouts = live.pods(seen), live.rollouts(seen)
     for version in rising(plan.start, plan.aim):
         if not pods[version].ready:
@@ -263,6 +281,21 @@ def _require_as_declared(found: Weights, declared: Weights) -> None:
         )
 
 
+def require_same_rule(live: LiveService, seen: Sequence[Object]) -> None:
+    """A shift applies the whole rule: what the file asks for beside the weights would go along with them, unseen."""
+    from istio.rules import routed
+    from mesh.drift import compare
+
+    [declared] = [one.weights for one in routed(live.config) if one.name == live.name]
+    rules = [one for one in seen if (one["kind"], one["metadata"]["name"]) == (declared.kind, declared.name)]
+    body = {"apiVersion": names.ROUTING_API, "kind": declared.kind, "spec": declared.spec}
+    if fields := [difference.field for rule in rules for difference in compare.differences(body, rule)]:
+        raise cli.Failure(
+            f"{declared.kind} {declared.name} is not as declared in {', '.join(fields)}, which a shift would change "
+            "along with the weights: run `pulumi up` first (mesh diff and mesh drift show what differs)"
+        )
+
+
 def _require_applied(driver: Stack, live: LiveService, new: Sequence[str]) -> None:
     """What the gate is to judge is what the file asks for, and so what is committed with the weights."""
     if live.config.services[live.name].workload == "existing":
@@ -284,15 +317,13 @@ def _take_back(driver: Stack, journal: Journal, say: Callable[[str], None]) -> i
     if not left:
         raise cli.Failure("no shift of this stack was killed", cli.Exit.USAGE)
     start = left["start"]
-    # The file may have changed since: only the weights are put back, unless nothing else is different.
-    before = driver.file.read_text()
-    driver.pulumi(*set_weights(left["service"], start))
-    if declared_weights(driver, left["service"]) != start:
-        replace_text(driver.file, before)
-        raise cli.Failure(f"the weights {described(start)} cannot be put back into {driver.file.name}")
+    try:
+        take_back(driver.file, left["text"], left["service"], start)
+    except edit.EditError as error:
+        raise cli.Failure(f"the weights {described(start)} cannot be put back: {error}") from None
     live = live_service(files.effective(driver.name, driver.folder), left["service"])
     with Interrupts(say) as interrupts:
-        world = LiveWorld(driver, live, start, driver.file.read_text(), "mesh shift --back", None, interrupts, say)
+        world = LiveWorld(driver, live, start, edit.read(driver.file), "mesh shift --back", None, interrupts, say)
         outcome = run(Plan(start, start, [start]), world)
     if outcome is not Outcome.DONE:
         return cli.Exit.BUSY if world.busy else cli.Exit.FAILED
@@ -309,6 +340,7 @@ def _print_pull_request(stack: Stack, service: str, start: Weights, aim: Weights
     named = "-".join(f"{version}-{weight}" for version, weight in aim.items())
     message = message or f"{service}: {described(start)} → {described(aim)}"
     click.echo(f"git switch --create shift-{service}-{named}")
-    click.echo(shlex.join(["pulumi", *set_weights(service, aim), "--stack", stack.name]))
+    pairs = (f"{version}={weight}" for version, weight in aim.items())
+    click.echo(shlex.join(["mesh", "shift", service, *pairs, "--file-only", f"--stack={stack.name}"]))
     click.echo(f"git commit --message {shlex.quote(message)} -- {stack.file.name}")
     click.echo(f"git push --set-upstream origin shift-{service}-{named}")

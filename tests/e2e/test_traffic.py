@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shlex
 import signal
 import subprocess
 import time
@@ -171,7 +172,11 @@ def test_a_protected_stack_takes_a_pull_request_or_a_clean_checkout(stack: Stack
         printed = stack.mesh("shift", "bill-service", "v2=20", "--pr")
         assert printed.returncode == 0, printed.stderr
         assert "git switch --create shift-bill-service-v1-80-v2-20" in printed.stdout
-        assert "routing.bill-service.weights.v2=20" in printed.stdout
+        [edits] = [line for line in printed.stdout.splitlines() if line.startswith("mesh shift ")]
+        assert stack.file.read_text() == yaml.safe_dump(document)
+        _, *words, named = shlex.split(edits)
+        assert named == f"--stack={stack.name}" and stack.mesh(*words).returncode == 0
+        assert weights_in_file(stack) == {"v1": 80, "v2": 20}
     finally:
         stack.file.write_text(text)
     assert_agree(stack, kubectl, HALF)

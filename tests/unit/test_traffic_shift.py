@@ -19,7 +19,7 @@ from mesh.commands.shift import require_ours
 from mesh.live import LiveService
 from mesh.probe import Caller
 from mesh.pulumi import Stack
-from mesh.shifting import BusyError, Interrupts, Journal, LiveWorld, Step, Watch, replace_text
+from mesh.shifting import BusyError, Interrupts, Journal, LiveWorld, Step, Watch
 from mesh.traffic.counts import Meter, Traffic
 from mesh.traffic.gate import Verdict, decide, requests_needed, verdict
 from mesh.traffic.shift import ApplyError, InterruptedShiftError, Outcome, Plan, Weights, run
@@ -190,13 +190,6 @@ def test_a_journal_keeps_a_second_shift_away_and_a_killed_one_in_mind(
         assert journal.left is not None and journal.left["start"] == START
         journal.end()
     assert Journal(stack).left is None
-
-
-def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
-    file = tmp_path / "Pulumi.dev.yaml"
-    file.write_text("old")
-    replace_text(file, "new")
-    assert file.read_text() == "new" and [entry.name for entry in tmp_path.iterdir()] == [file.name]
 
 
 # Roll-outs, as the API server tells of them

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from math import comb
@@ -14,8 +15,9 @@ from hypothesis import strategies as st
 
 import names
 from config.routing import Baseline, Gate, Latency
+from istio import rules
 from mesh import cli
-from mesh.commands.shift import require_ours
+from mesh.commands.shift import require_ours, require_same_rule
 from mesh.live import LiveService
 from mesh.probe import Caller
 from mesh.pulumi import Stack
@@ -262,6 +264,24 @@ def test_a_shift_touches_no_rule_of_others(found: Object, told: str, tmp_path: P
     service = live(found)
     with pytest.raises(cli.Failure, match=f"(?s){told}.*fix: ") if told else nullcontext():
         require_ours(Stack("dev", tmp_path), service, service.look())
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda _: None, ""),
+        (lambda spec: spec["http"][0].update(timeout="3s"), r"http\[0\].timeout"),
+        (lambda spec: spec["http"].insert(0, {"name": "old", "route": []}), r"http\[1\]"),
+        (lambda spec: spec.update(gateways=["mesh"]), "gateways"),
+    ],
+)
+def test_a_shift_takes_no_other_change_of_its_rule_along(change: Callable[[Any], None], told: str) -> None:
+    [routed] = rules.routed(live().config)
+    found = made("VirtualService", routed.weights.name, "istio-demo", spec=copy.deepcopy(routed.weights.spec))
+    change(found["spec"])
+    service = live(found)
+    with pytest.raises(cli.Failure, match=f"not as declared in .*{told}.*`pulumi up` first") if told else nullcontext():
+        require_same_rule(service, service.look())
 
 
 def ready_pod(name: str, restarts: int = 0) -> Object:

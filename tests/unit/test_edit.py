@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -143,59 +143,80 @@ OTHERS = st.recursive(
     max_leaves=6,
 )
 WEIGHTS = st.dictionaries(NAMES, st.integers(0, 100), min_size=1, max_size=4)
-RULES = st.fixed_dictionaries({"weights": WEIGHTS}, optional={"match": OTHERS, "timeout": OTHERS, "expose": OTHERS})
+RULE = st.fixed_dictionaries({"weights": WEIGHTS}, optional={"match": OTHERS, "timeout": OTHERS, "expose": OTHERS})
+
+
+class Writer:
+    """Somebody who writes a stack file in a style that changes from line to line."""
+
+    def __init__(self, draw: st.DrawFn, anchors: bool) -> None:
+        self._draw, self._anchors = draw, anchors
+        self._names: dict[str, str] = {}
+
+    def block(self, data: Mapping[str, Any], column: int = 0) -> str:
+        """With comments and empty lines where they may stand."""
+        lines, step = [], self._one(2, 4)
+        for key, inner in data.items():
+            lines += self._one([], [], [""], [" " * column + COMMENT], [COMMENT])
+            after, name = self._one("", "", f"  {COMMENT}"), f"{' ' * column}{self._scalar(str(key))}:"
+            if isinstance(inner, Mapping) and inner and self._one(True, False):
+                anchor = self._anchor(inner)
+                if anchor.startswith("*"):
+                    lines.append(f"{name} {anchor}{after}")
+                else:
+                    lines += [f"{name} {anchor}".rstrip() + after, self.block(inner, column + step).rstrip("\n")]
+            else:
+                lines.append(f"{name}{self._one(' ', '   ')}{self._flow(inner)}{after}")
+        return "\n".join(lines) + "\n"
+
+    def _flow(self, inner: Any) -> str:
+        anchor = self._anchor(inner)
+        if anchor.startswith("*"):
+            return f"{anchor} "
+        space, comma = self._one("", "", " "), self._one(", ", ", ", ",", f", {COMMENT}\n{' ' * 30}")
+        if isinstance(inner, Mapping):
+            listed = comma.join(f"{self._scalar(str(key))}: {self._flow(one)}" for key, one in inner.items())
+            return f"{anchor}{{{space}{listed}{space}}}"
+        if isinstance(inner, list):
+            return f"{anchor}[{space}{comma.join(map(self._flow, inner))}{space}]"
+        return anchor + self._scalar(inner)
+
+    def _anchor(self, inner: Any) -> str:
+        """Before a value, or in the place of one that has been written before."""
+        key = json.dumps(inner)
+        if not self._anchors or not self._one(True, False):
+            return ""
+        if key in self._names:
+            return f"*{self._names[key]}"
+        self._names[key] = f"anchor{len(self._names)}"
+        return f"&{self._names[key]} "
+
+    def _scalar(self, text: object) -> str:
+        """In the quotes that somebody happened to choose, or in none where none are needed."""
+        style = self._one(None, "'", '"') if isinstance(text, str) else None
+        shown: str = yaml.safe_dump(text, default_style=style, allow_unicode=True, width=10_000)
+        return shown.removesuffix("...\n").strip()
+
+    def _one(self, *choices: Any) -> Any:
+        return self._draw(st.sampled_from(choices))
 
 
 @st.composite
-def documents(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
+def documents(draw: st.DrawFn, anchors: bool = False) -> tuple[str, dict[str, Any]]:
     """A stack file in some style, and its rules."""
-    rules = draw(st.dictionaries(SERVICES, RULES, min_size=1, max_size=4))
+    some = st.sampled_from(draw(st.lists(RULE, min_size=1, max_size=3)))
+    rules = draw(st.dictionaries(SERVICES, some, min_size=1, max_size=4))
     other = {"istio-governance:mesh": {"mode": "existing"}, "istio-governance:dbPassword": {"secure": "AAAB+x/="}}
-    config: dict[str, Any] = {"istio-governance:routing": rules}
-    parts = draw(st.permutations([*config.items(), *other.items()]))
-    text = _shown(draw, {"encryptionsalt": "v1:a=", "config": dict(parts)}, 0)
+    parts = draw(st.permutations([("istio-governance:routing", rules), *other.items()]))
+    text = Writer(draw, anchors).block({"encryptionsalt": "v1:a=", "config": dict(parts)})
     return text.replace("\n", draw(st.sampled_from(["\n", "\r\n"]))), rules
-
-
-def _shown(draw: st.DrawFn, data: Mapping[str, Any], column: int) -> str:
-    """A block, with comments and empty lines where they may stand."""
-    lines, step = [], draw(st.sampled_from([2, 4]))
-    for key, inner in data.items():
-        lines += draw(st.sampled_from([[], [], [""], [" " * column + COMMENT], [COMMENT]]))
-        after = draw(st.sampled_from(["", "", f"  {COMMENT}"]))
-        name = _scalar(draw, str(key))
-        if isinstance(inner, Mapping) and inner and draw(st.booleans()):
-            lines += [f"{' ' * column}{name}:{after}", _shown(draw, inner, column + step).rstrip("\n")]
-        else:
-            lines.append(f"{' ' * column}{name}:{' ' * draw(st.integers(1, 3))}{_flowing(draw, inner)}{after}")
-    return "\n".join(lines) + "\n"
-
-
-def _flowing(draw: st.DrawFn, inner: Any) -> str:
-    space = draw(st.sampled_from(["", "", " "]))
-    if isinstance(inner, Mapping):
-        listed = ", ".join(f"{_scalar(draw, str(key))}: {_flowing(draw, one)}" for key, one in inner.items())
-        return f"{{{space}{listed}{space}}}"
-    if isinstance(inner, list):
-        return f"[{space}{', '.join(_flowing(draw, one) for one in inner)}{space}]"
-    return _scalar(draw, inner)
-
-
-def _scalar(draw: st.DrawFn, text: object) -> str:
-    """In the quotes that somebody happened to choose, or in none where none are needed."""
-    style = draw(st.sampled_from([None, "'", '"'])) if isinstance(text, str) else None
-    shown: str = yaml.safe_dump(text, default_style=style, allow_unicode=True, width=10_000)
-    return shown.removesuffix("...\n").strip()
 
 
 def only(data: Any, path: tuple[str, ...], weights: Mapping[str, int]) -> Any:
     """`data` with these weights and nothing else changed."""
-    changed = copy.deepcopy(data)
-    at = changed
-    for key in path:
-        at = at.setdefault(key, {})
-    at.update(weights)
-    return changed
+    if not path:
+        return {**data, **weights}
+    return {**data, path[0]: only(data.get(path[0], {}), path[1:], weights)}
 
 
 def subsequence(part: str, whole: str) -> bool:
@@ -216,6 +237,23 @@ def test_an_edit_changes_what_it_names_alone(document: tuple[str, dict[str, Any]
     pairs = zip(text.splitlines(), after.splitlines(), strict=True)
     assert sum(one != other for one, other in pairs) <= len(old)
     assert edited(after, leaves(service, **old)) == text
+
+
+@given(documents(anchors=True), st.data())
+def test_with_anchors_an_edit_changes_what_it_names_alone_or_nothing(
+    document: tuple[str, dict[str, Any]], data: st.DataObject
+) -> None:
+    text, rules = document
+    service = data.draw(st.sampled_from(sorted(rules)))
+    new = {version: data.draw(st.integers(0, 100)) for version in rules[service]["weights"]}
+    try:
+        after = edited(text, leaves(service, **new))
+    except EditError as error:
+        assert "*anchor" in text and "share" in str(error)
+        return
+    wanted = only(_texts(yaml.safe_load(text)), (*ROUTING, service, "weights"), new)
+    assert _texts(yaml.safe_load(after)) == wanted
+    assert after.count(COMMENT) == text.count(COMMENT) and after.count("&anchor") == text.count("&anchor")
 
 
 @given(documents(), st.dictionaries(NAMES, st.integers(0, 100), min_size=1), SERVICES)

@@ -80,10 +80,9 @@ exits = [
     Egress(host, EgressArgs(egress, config.namespace.name, config.mesh.namespace), after(workload_namespace))
     for host, egress in config.outside.items()
 ]
-if config.protect or (istio and config.mesh.purge):
-    everything = [*prepared, workload_namespace, *workloads.values(), *policies, *rules, *announced, *exits]
-    everything += [istio] if istio else []
-    PurgeGuard("guard", PurgeArgs(config.cluster, config.mesh), after(*everything, protect=config.protect))
+everything = [*prepared, workload_namespace, *workloads.values(), *policies, *rules, *announced, *exits]
+everything += [istio] if istio else []
+PurgeGuard("guard", PurgeArgs(config.cluster, config.mesh), after(*everything, protect=config.protect))
 
 pulumi.export("meshVersion", config.mesh.current.version if config.mesh.mode == "managed" else config.mesh.mode)
 pulumi.export("namespace", namespace)

@@ -59,7 +59,7 @@ class Purge(_AtDestroy):
 
 
 class PurgeGuard(_AtDestroy):
-    """Deleted first: refuses while Istio objects of others would go with the CRDs.
+    """Deleted first: refuses while anything of others would go, with the CRDs, with a namespace or by its name.
 
     In a protected stack it is protected, too: else Pulumi would delete all that depends on what is, and refuse then.
     """

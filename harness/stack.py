@@ -67,10 +67,10 @@ class Stack(pulumi.Stack):
             check=False,
         )
 
-    def recover(self, kubectl: Kubectl, mesh_namespace: str = "istio-system") -> list[str]:
+    def recover(self, kubectl: Kubectl) -> list[str]:
         """Clears what a killed command leaves behind, its plugins included, and says what that was."""
         self.end_orphans()
-        return recover(self, kubectl, mesh_namespace)
+        return recover(self, kubectl, files.effective(self.name, self.folder).mesh)
 
     def end_orphans(self) -> None:
         """A killed Pulumi leaves its plugins behind, which go on for a while; they all run in this folder."""

@@ -5,7 +5,7 @@ A check is a function of a `Situation` that yields findings; CHECKS lists them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final, Literal
@@ -15,7 +15,7 @@ from config import StackConfig
 from config.versions import minor
 from istio import kernel
 from istio.charts import Chart, charts
-from mesh import nodes, recover, sync, versions
+from mesh import nodes, owners, recover, sync, versions
 from mesh.kubectl import Kubectl, KubectlError
 from mesh.objects import is_ready
 from mesh.pulumi import PulumiError, Stack
@@ -92,16 +92,29 @@ class Situation:
         return versions.read(self.kubectl)
 
     @cached_property
+    def known(self) -> Collection[tuple[str, str]] | None:
+        """Namespace and name of the Helm releases in the stack's state; None when that cannot be read."""
+        try:
+            return recover.installed(recover.export(self.stack)).keys()
+        except PulumiError:
+            return None
+
+    @cached_property
     def installed(self) -> bool:
         """Whether a release of ours has an istiod in the cluster."""
-        return any(names.is_release(release.name) and release.status == "deployed" for release in self.releases)
+        return any(
+            names.is_release(release.name)
+            and release.status == "deployed"
+            and self._knows(release.namespace, release.name)
+            for release in self.releases
+        )
 
     def ours(self, item: Mapping[str, Any]) -> bool:
         """Whether an object belongs to one of this mesh's Helm releases."""
-        annotations = item["metadata"].get("annotations", {})
-        return names.is_release(annotations.get("meta.helm.sh/release-name", "")) and (
-            annotations.get("meta.helm.sh/release-namespace") == self.config.mesh.namespace
-        )
+        return owners.is_in_mesh(item, self.config.mesh.namespace) and self._knows(*owners.release_of(item))
+
+    def _knows(self, namespace: str, name: str) -> bool:
+        return self.known is None or (namespace, name) in self.known
 
 
 Check = Callable[[Situation], Iterator[Finding]]
@@ -143,7 +156,7 @@ def another_istio(situation: Situation) -> Iterator[Finding]:
     kinds = "deployments.apps,mutatingwebhookconfigurations,validatingwebhookconfigurations,customresourcedefinitions"
     foreign: dict[str, list[str]] = {}
     for item in situation.kubectl.items(kinds, "--all-namespaces", timeout=60):
-        if _is_istio(item) and not situation.ours(item):
+        if owners.is_istio(item) and not situation.ours(item):
             foreign.setdefault(item["kind"], []).append(item["metadata"]["name"])
     for istiod in foreign.get("Deployment", ()):
         yield Finding(
@@ -168,7 +181,7 @@ def interrupted(situation: Situation) -> Iterator[Finding]:
     """Pending operations of Helm and Pulumi, and the lock."""
     try:
         workers = recover.workers(situation.stack)
-        found = recover.look(situation.stack, situation.kubectl, situation.config.mesh.namespace)
+        found = recover.look(situation.stack, situation.kubectl, situation.config.mesh)
     except PulumiError as error:
         yield Finding("warning", f"the stack's state cannot be read: {str(error).splitlines()[-1]}", "pulumi login")
         return
@@ -397,17 +410,6 @@ def _can_create(kubectl: Kubectl, kind: str) -> bool:
     except KubectlError:  # as kubectl says no
         return False
     return True
-
-
-def _is_istio(item: Mapping[str, Any]) -> bool:
-    if item["kind"] == "CustomResourceDefinition":
-        return str(item["spec"]["group"]).endswith(".istio.io")
-    if item["kind"] == "Deployment":
-        return bool(item["metadata"].get("labels", {}).get("app") == "istiod")
-    return any(
-        webhook["name"].endswith(".istio.io") and "istiod" in str(webhook.get("clientConfig"))
-        for webhook in item.get("webhooks", ())
-    )
 
 
 def _named(item: Mapping[str, Any]) -> str:

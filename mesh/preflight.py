@@ -16,9 +16,9 @@ import names
 from config import EnvVarSource, Problem, SecretKeyRef, StackConfig
 from config.problems import report
 from istio import charts, rules
-from mesh import purge, upgrade
+from mesh import owners, purge, upgrade
 from mesh.kubectl import Kubectl, KubectlError
-from mesh.objects import live, named
+from mesh.objects import identity, live, named
 
 # An unreachable cluster is told within ten seconds, of which Pulumi needs two to start.
 _REQUEST_TIMEOUT, _TIMEOUT = "--request-timeout=4s", 8.0
@@ -65,6 +65,7 @@ def check(config: StackConfig, owner: str) -> bool:
             mesh_pods = pool.submit(_mesh_pods, kubectl, config)
             found = {**_found(kubectl, config, made), **_secrets(kubectl, config, made)}
             refused = list(_refusals(kubectl, config, owner, found, mesh_pods.result()))
+            going = list(_going(kubectl, config, owner, found, made))
     except KubectlError as error:
         where = cluster.context or cluster.kubeconfig or "the current context"
         raise pulumi.RunError(
@@ -85,6 +86,8 @@ def check(config: StackConfig, owner: str) -> bool:
         raise _refusal(
             "the cluster has objects in the way that this stack does not own", foreign, "to take them over: mesh adopt"
         )
+    if going:
+        raise _refusal("a namespace of this stack would be deleted, with what has to stay", going)
     if refused:
         raise _refusal("the mesh cannot become what the configuration says", refused)
     if changed := sorted(reselected(config, found)):
@@ -155,12 +158,37 @@ def _refusals(
     mesh, namespace = config.mesh, found.get(("Namespace", config.mesh.namespace))
     if mesh.mode == "managed":
         yield from upgrade.refusals(mesh, mesh_pods, lambda: _pods(kubectl, config.namespace.name, names.REVISION))
-    elif mesh.purge and namespace and _owner(namespace) == owner:
+    elif mesh.purge and namespace and owners.stack_of(namespace) == owner:
         # The guard would say the same, but only after the workloads have lost their sidecars.
         try:
             purge.guard(kubectl, owner, mesh.namespace)
         except purge.ForeignObjectsError as refused:
             yield str(refused)
+
+
+def _going(
+    kubectl: Kubectl, config: StackConfig, owner: str, found: Found, made: set[tuple[str, str]]
+) -> Iterator[str]:
+    """What would be lost with the namespaces of this stack that it does not declare any more."""
+    gone = [
+        name
+        for (kind, name), item in found.items()
+        if kind == "Namespace" and owners.stack_of(item) == owner and (kind, name) not in made
+    ]
+    if config.namespace.name in gone:
+        name = config.namespace.name
+        yield (
+            f"namespace.create is false, and the namespace {name} is one that this stack made: it would go with "
+            "all that is in it\n     fix: set namespace.create to true; or let the stack forget it first: pulumi state "
+            f"delete <the URN of Namespace {name}>, kubectl annotate namespace {name} {names.OWNER}-"
+        )
+        gone.remove(name)
+    for item in owners.strangers(kubectl, owner, config.mesh.namespace, gone):
+        yield (
+            f"{identity(item)} {owners.whose(item)}, and would go with its namespace\n"
+            "     fix: move or delete it, or hand it to this stack: kubectl annotate -n "
+            f"{item['metadata']['namespace']} {item['kind'].lower()} {item['metadata']['name']} {names.OWNER}={owner}"
+        )
 
 
 def _mesh_pods(kubectl: Kubectl, config: StackConfig) -> upgrade.Pods:
@@ -230,11 +258,6 @@ def _get(kubectl: Kubectl, config: StackConfig, resources: list[str]) -> list[di
     return items
 
 
-def _owner(item: Mapping[str, Any]) -> str:
-    owner: str = item["metadata"].get("annotations", {}).get(names.OWNER, "")
-    return owner
-
-
 def in_the_way(config: StackConfig, found: Found, made: set[tuple[str, str]], owner: str) -> list[str]:
     """Objects of others that have a name of those that are `made`, or rules for our hosts."""
     return sorted([*_foreign(config, found, made, owner), *_rivals(config, found, made, owner)])
@@ -242,22 +265,22 @@ def in_the_way(config: StackConfig, found: Found, made: set[tuple[str, str]], ow
 
 def _foreign(config: StackConfig, found: Found, made: set[tuple[str, str]], owner: str) -> Iterator[str]:
     for kind, name in made:
-        if (kind, name) in found and _owner(found[kind, name]) != owner:
-            yield f"{kind} {name} {_whose(found[kind, name])}\n     fix: {_fix(config, kind, name)}"
+        if (kind, name) in found and owners.stack_of(found[kind, name]) != owner:
+            yield f"{kind} {name} {owners.whose(found[kind, name])}\n     fix: {_fix(config, kind, name)}"
 
 
 def _rivals(config: StackConfig, found: Found, made: set[tuple[str, str]], owner: str) -> Iterator[str]:
     """Rules of others for our hosts: Istio takes one VirtualService a host, the oldest, and merges DestinationRules."""
     ours = {host: service for service in config.weights for host in _host_names(service, config.namespace.name)}
     for (kind, name), item in found.items():
-        if kind not in ("DestinationRule", "VirtualService") or _owner(item) == owner:
+        if kind not in ("DestinationRule", "VirtualService") or owners.stack_of(item) == owner:
             continue
         spec = item.get("spec", {})
         hosts = {str(host) for host in [*spec.get("hosts", []), spec.get("host", "")]}
         for service in sorted({ours[host] for host in hosts & ours.keys()}):
             if (kind, name) not in made:
                 yield (
-                    f"{kind} {name} {_whose(item)}, and has rules for the host {service}, as routing.{service} has\n"
+                    f"{kind} {name} {owners.whose(item)}, and has rules for the host {service}, as routing.{service}\n"
                     f"     fix: take the host out of it, or take out routing.{service}"
                 )
 
@@ -280,10 +303,6 @@ def reselected(config: StackConfig, found: Found) -> Iterator[str]:
 
 def _host_names(service: str, namespace: str) -> set[str]:
     return {service, f"{service}.{namespace}", f"{service}.{namespace}.svc", f"{service}.{namespace}.svc.cluster.local"}
-
-
-def _whose(item: Mapping[str, Any]) -> str:
-    return f"belongs to the stack {_owner(item)}" if _owner(item) else "was not made by a stack"
 
 
 def _fix(config: StackConfig, kind: str, name: str) -> str:

@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import names
+from mesh import owners
 from mesh.kubectl import Kubectl, KubectlError
+from mesh.objects import Object, identity, live
+from mesh.pulumi import PulumiError, Stack
 
 # istiod writes these into every namespace, and neither Helm nor `istioctl uninstall --purge` takes them away.
 _CONFIG_MAPS = ("istio-ca-root-cert", "istio-ca-crl")
 # Whatever else of a release lies in the mesh's namespace.
 _REMAINS = "namespaces,mutatingwebhookconfigurations,validatingwebhookconfigurations,clusterroles,clusterrolebindings"
+_ISTIO = "deployments.apps,mutatingwebhookconfigurations,validatingwebhookconfigurations"
 
 
 class ForeignObjectsError(Exception):
@@ -24,23 +28,72 @@ class ForeignObjectsError(Exception):
 
 
 def guard(kubectl: Kubectl, owner: str, namespace: str) -> str:
-    """Raises `ForeignObjectsError` while the CRDs hold objects that are not this stack's."""
-    foreign = [_named(item) for item in _custom_resources(kubectl) if not _ours(item, owner, namespace)]
+    """Raises `ForeignObjectsError` while the CRDs hold objects that are not this stack's.
+
+    `namespace` is that of the mesh. With another Istio in the cluster the CRDs stay, and so does what they hold.
+    """
+    if another_istio(kubectl, namespace):
+        return "the CRDs stay, for another Istio in the cluster"
+    foreign = [item for item in _custom_resources(kubectl) if not _ours(item, owner, namespace)]
     if not foreign:
         return "no Istio objects of others in the cluster"
-    listed = "\n".join(f"  {name}" for name in sorted(foreign))
     raise ForeignObjectsError(
         f"refused: mesh.purge removes Istio's CRDs, and with them {len(foreign)} objects that are not this stack's:\n"
-        f"{listed}\n"
+        f"{_listed(foreign)}\n"
         "Nothing was deleted. Remove them first, or keep the CRDs: set mesh.purge to false, `pulumi up`, then go on."
     )
+
+
+def guard_others(kubectl: Kubectl, stack: Stack, owner: str) -> str:
+    """Raises `ForeignObjectsError` while something of others would be deleted: what they have in a namespace that the
+    stack made, and what has the name of an object that the stack made once."""
+    made = [one["metadata"]["name"] for one in kubectl.items("namespaces") if owners.stack_of(one) == owner]
+    state = stack.resources()
+    inside = owners.strangers(kubectl, owner, _mesh_namespace(state), made)
+    instead = [one for one in _instead(kubectl, owner, state) if one["metadata"].get("namespace") not in made]
+    if not inside and not instead:
+        return "nothing of others would go"
+    text = "refused: what is not this stack's would be deleted with it. Nothing was deleted.\n"
+    if inside:
+        text += (
+            f"In the namespace {' or '.join(made)}, which goes:\n{_listed(inside)}\n"
+            "Move them or delete them first, or hand them to the stack, which then deletes them:\n"
+            f"  kubectl annotate -n <namespace> <kind> <name> {names.OWNER}={owner}\n"
+            "To leave a namespace as it is, let the stack forget it: pulumi state delete <its URN>.\n"
+        )
+    if instead:
+        text += (
+            f"In the place of objects of this stack that are gone:\n{_listed(instead)}\n"
+            "Let the stack forget its own: pulumi state delete <their URNs>.\n"
+        )
+    raise ForeignObjectsError(text.strip())
+
+
+def _mesh_namespace(state: Iterable[Mapping[str, Any]]) -> str:
+    """Where the releases of the stack's own mesh are, '' without one."""
+    releases = (entry["inputs"] for entry in state if entry["type"].endswith(":Release"))
+    return next((str(inputs["namespace"]) for inputs in releases), "")
+
+
+def _instead(kubectl: Kubectl, owner: str, state: Iterable[Mapping[str, Any]]) -> Iterator[Object]:
+    """Objects of others that have the names of the stack's own: the provider deletes by name."""
+    own = {identity(entry["inputs"]): entry for entry in state if _is_object(entry)}
+    for found, item in live(kubectl, [entry["inputs"] for entry in own.values()]).items():
+        if not owners.is_made_by(item, owner, own[found]["outputs"].get("__fieldManager", "")):
+            yield item
+
+
+def _is_object(entry: Mapping[str, Any]) -> bool:
+    kind = str(entry["type"])
+    return kind.startswith("kubernetes:") and not kind.endswith((":Release", "Patch"))
 
 
 def sweep(kubectl: Kubectl, owner: str, namespace: str, purge: bool) -> str:
     """Removes what Helm and istiod leave behind; without `purge` the CRDs stay, and the answer says so.
 
     `namespace` is that of the mesh, the last to go. Beside what is always left, the CRDs and ConfigMaps, there may be
-    the remains of a Helm release whose record was lost when an earlier command was killed.
+    the remains of a Helm release whose record was lost when an earlier command was killed. Where another Istio is in
+    the cluster it needs the CRDs and ConfigMaps, whoever made them: they stay.
     """
     remains = _remove_remains(kubectl, owner, namespace)
     crds = [crd["metadata"]["name"] for crd in istio_crds(kubectl)]
@@ -49,6 +102,8 @@ def sweep(kubectl: Kubectl, owner: str, namespace: str, purge: bool) -> str:
             f"kept {len(crds)} CRDs of Istio (mesh.purge is false); to remove them: kubectl delete crd {' '.join(crds)}"
         )
         return f"{kept if crds else 'there was nothing to keep'}{remains}"
+    if others := another_istio(kubectl, namespace):
+        return f"kept {len(crds)} CRDs and the ConfigMaps of Istio, for another one: {', '.join(others)}{remains}"
     if crds:
         kubectl.run("delete", "crd", "--ignore-not-found", "--timeout=60s", *crds, timeout=90)
     maps = [
@@ -59,6 +114,17 @@ def sweep(kubectl: Kubectl, owner: str, namespace: str, purge: bool) -> str:
     for of_namespace, name in maps:
         kubectl.run("delete", "configmap", name, f"--namespace={of_namespace}", "--ignore-not-found")
     return f"removed {len(crds)} CRDs and {len(maps)} ConfigMaps of Istio{remains}"
+
+
+def another_istio(kubectl: Kubectl, namespace: str) -> list[str]:
+    """Control planes and webhooks, and releases of the CRDs' chart, that are not of the mesh in `namespace`."""
+    crds = [crd for crd in istio_crds(kubectl) if owners.release_of(crd)[1]]
+    found = [item for item in kubectl.items(_ISTIO, "--all-namespaces") if owners.is_istio(item)]
+    foreign = [item for item in (*found, *crds) if not owners.is_in_mesh(item, namespace)]
+    return sorted(
+        {_named(item) for item in foreign if item["kind"] != "CustomResourceDefinition"}
+        | {f"the Helm release {'/'.join(owners.release_of(item))}" for item in foreign if item in crds}
+    )
 
 
 def _remove_remains(kubectl: Kubectl, owner: str, namespace: str) -> str:
@@ -89,18 +155,18 @@ def _custom_resources(kubectl: Kubectl) -> Sequence[Mapping[str, Any]]:
     return kubectl.items(",".join(kinds), "--all-namespaces") if kinds else []
 
 
-def _ours(item: Mapping[str, Any], owner: str, namespace: str) -> bool:
+def _ours(item: Object, owner: str, namespace: str) -> bool:
     """Made by this stack, or by one of its Helm releases."""
-    annotations: Mapping[str, str] = item["metadata"].get("annotations", {})
-    return annotations.get(names.OWNER) == owner or (
-        annotations.get("meta.helm.sh/release-namespace") == namespace
-        and names.is_release(annotations.get("meta.helm.sh/release-name", ""))
-    )
+    return owners.stack_of(item) == owner or owners.is_in_mesh(item, namespace)
 
 
-def _named(item: Mapping[str, Any]) -> str:
-    metadata = item["metadata"]
-    return f"{item['kind']} {metadata.get('namespace', '')}/{metadata['name']}"
+def _named(item: Object) -> str:
+    return str(identity(item))
+
+
+def _listed(items: Iterable[Object]) -> str:
+    named = {_named(item): owners.manager(item, "") for item in items}
+    return "\n".join(f"  {name}" + (f" ({of.who})" if of else "") for name, of in sorted(named.items()))
 
 
 def main(step: str) -> None:
@@ -110,14 +176,16 @@ def main(step: str) -> None:
     try:
         match step:
             case "guard":
-                print(guard(kubectl, owner, namespace) if purge else "nothing of others would go")
+                if purge:
+                    print(guard(kubectl, owner, namespace))
+                print(guard_others(kubectl, Stack(owner.partition("/")[2]), owner))
             case "sweep":
                 print(sweep(kubectl, owner, namespace, purge))
             case _:
                 raise SystemExit(f"unknown step '{step}': guard or sweep")
     except ForeignObjectsError as refused:
         raise SystemExit(str(refused)) from None
-    except KubectlError as error:
+    except (KubectlError, PulumiError) as error:
         raise SystemExit(f"the cluster could not be cleaned: {error}") from None
 
 

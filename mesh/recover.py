@@ -1,11 +1,12 @@
 """After a killed command: the stack's lock, unfinished operations in its state, and releases that Helm will not touch.
 
-Helm refuses a release that it believes is under way, and one that is there and not in the state. Their records are
-taken away, and only the records: the next `pulumi up` installs the release over its own objects, which Helm takes over
-because they carry its name. Objects that were made and did not reach the state are taken over as well, because they
-carry the stack's name. A release that Helm had removed already leaves the state, where `up` would believe that it is
-there, and `destroy` would end with Helm's `release: not found`. A CRD that an API server had accepted, and not yet
-begun to serve, when it died is touched: until its next change, or for minutes, it would not be served.
+Helm refuses a release that it believes is under way, and one that is there and not in the state. Where a command of
+this stack made it, its record is taken away, and only the record: the next `pulumi up` installs the release over its
+own objects, which Helm takes over because they carry its name. Objects that were made and did not reach the state are
+taken over as well, because they carry the stack's name. A release that Helm had removed already leaves the state, where
+`up` would believe that it is there, and `destroy` would end with Helm's `release: not found`. A CRD that an API server
+had accepted, and not yet begun to serve, when it died is touched: until its next change, or for minutes, it would not
+be served.
 https://helm.sh/docs/topics/advanced/#storage-backends
 """
 
@@ -15,17 +16,20 @@ import json
 import os
 import socket
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
-import names
-from mesh import purge
+from config import Mesh
+from istio.charts import charts
+from mesh import owners, purge
+from mesh.drift import compare
 from mesh.kubectl import Kubectl
 from mesh.objects import conditions
 from mesh.pulumi import Stack
+from mesh.recorder import PROJECT
 from mesh.releases import Release, releases
 
 _OURS_TO_WAIT_FOR = ("up", "update", "destroy", "refresh", "import")
@@ -82,38 +86,74 @@ class Interrupted:
             yield f"the pause of the API server, which has accepted the CRD {crd} and does not serve it"
 
 
-def look(stack: Stack, kubectl: Kubectl, namespace: str) -> Interrupted:
-    """Reads only. `namespace` is that of the mesh. Raises `KubectlError` and `PulumiError`."""
-    state = _export(stack)["deployment"]
-    known = {
-        resource["inputs"]["name"]: resource
-        for resource in state.get("resources") or []
-        if resource["type"].endswith(":Release")
-    }
-    found = releases(kubectl, namespace)
-    in_the_way = [
-        release
-        for release in found
-        if names.is_release(release.name) and (release.status.startswith("pending-") or release.name not in known)
+def look(stack: Stack, kubectl: Kubectl, mesh: Mesh) -> Interrupted:
+    """Reads only. Raises `KubectlError` and `PulumiError`."""
+    state = export(stack)
+    operations, known = state.get("pending_operations") or [], installed(state)
+    unfinished = {_place(operation["resource"]) for operation in operations if _is_release(operation["resource"])}
+    own = {namespace for namespace, _ in (*known, *unfinished)} | _own_namespace(stack, kubectl, mesh)
+    found = [release for namespace in sorted(own) for release in releases(kubectl, namespace)]
+    in_the_way = [one for one in found if _is_left_behind(one, known.keys(), unfinished, mesh)]
+    there = {(one.namespace, one.name) for one in found}
+    gone = [urn for place, urn in known.items() if place not in there]
+    unserved = [
+        crd["metadata"]["name"]
+        for crd in (purge.istio_crds(kubectl) if own else ())
+        if _is_unserved(crd) and owners.release_of(crd)[0] in ("", *own)
     ]
-    there = {release.name for release in found}
-    gone = [
-        resource["urn"]
-        for name, resource in known.items()
-        if name not in there and resource["inputs"]["namespace"] == namespace
-    ]
-    unserved = [crd["metadata"]["name"] for crd in purge.istio_crds(kubectl) if _is_unserved(crd)]
-    return Interrupted(locks(stack), state.get("pending_operations") or [], in_the_way, gone, unserved)
+    return Interrupted(locks(stack), operations, in_the_way, gone, unserved)
 
 
-def recover(stack: Stack, kubectl: Kubectl, namespace: str) -> list[str]:
+def installed(state: Mapping[str, Any]) -> dict[tuple[str, str], str]:
+    """Namespace and name of the Helm releases in a stack's state → URN."""
+    return {_place(entry): str(entry["urn"]) for entry in state.get("resources") or [] if _is_release(entry)}
+
+
+def _is_release(entry: Mapping[str, Any]) -> bool:
+    return str(entry["type"]).endswith(":Release")
+
+
+def _place(entry: Mapping[str, Any]) -> tuple[str, str]:
+    return entry["inputs"]["namespace"], entry["inputs"]["name"]
+
+
+def _own_namespace(stack: Stack, kubectl: Kubectl, mesh: Mesh) -> set[str]:
+    """The mesh's, if the stack made it: an operation that failed, as its API server died, leaves a record there and no
+    word in the state."""
+    if mesh.mode != "managed":
+        return set()
+    found = kubectl.items("namespaces")
+    own = {one["metadata"]["name"] for one in found if owners.stack_of(one) == f"{PROJECT}/{stack.name}"}
+    return own & {mesh.namespace}
+
+
+def _is_left_behind(
+    release: Release, known: Collection[tuple[str, str]], unfinished: Collection[tuple[str, str]], mesh: Mesh
+) -> bool:
+    """Whether a command of this stack made the record and did not end.
+
+    A record that neither the state nor one of its operations knows is the stack's where it was not finished either, and
+    has the very values that the stack declares.
+    """
+    place, is_pending = (release.namespace, release.name), release.status.startswith("pending-")
+    if place in known:
+        return is_pending
+    if place in unfinished:
+        return True
+    declared = charts(mesh) if mesh.mode == "managed" and (is_pending or release.status == "failed") else ()
+    return any(chart.release == release.name and compare.same(chart.values, release.values) for chart in declared)
+
+
+def recover(stack: Stack, kubectl: Kubectl, mesh: Mesh) -> list[str]:
     """Clears what `look` finds and says what that was; the next `pulumi up` does the rest.
 
     Only for a stack on which nobody works: see `workers`. Raises `KubectlError` and `PulumiError`.
     """
-    found = look(stack, kubectl, namespace)
+    found = look(stack, kubectl, mesh)
     if found.locks is None or found.locks:
         stack.pulumi("cancel", "--yes")
+    for release in found.releases:  # before the state forgets whose they are
+        kubectl.run("delete", "secret", release.secret, f"--namespace={release.namespace}", "--ignore-not-found")
     if found.operations or found.gone:
         state = _export(stack)
         state["deployment"].pop("pending_operations", None)
@@ -122,8 +162,6 @@ def recover(stack: Stack, kubectl: Kubectl, namespace: str) -> list[str]:
             json.dump(state, file)
             file.flush()
             stack.pulumi("stack", "import", "--file", file.name)
-    for release in found.releases:
-        kubectl.run("delete", "secret", release.secret, f"--namespace={release.namespace}", "--ignore-not-found")
     if found.unserved:
         for mark in ("istio-governance/touched=", "istio-governance/touched-"):
             kubectl.run("annotate", "crd", *found.unserved, mark)
@@ -196,6 +234,12 @@ def _processes(stack: Stack) -> Iterator[tuple[int, str]]:
         works = program == "pulumi" and not {*_OURS_TO_WAIT_FOR}.isdisjoint(words)
         if is_plugin or works:
             yield int(process.name), program
+
+
+def export(stack: Stack) -> Mapping[str, Any]:
+    """What the stack's state says of its resources and of operations that did not end. Raises `PulumiError`."""
+    deployment: Mapping[str, Any] = _export(stack)["deployment"]
+    return deployment
 
 
 def _export(stack: Stack) -> dict[str, Any]:

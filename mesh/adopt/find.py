@@ -10,12 +10,12 @@ from typing import Any, Final
 import names
 from config import StackConfig
 from mesh import preflight, versions
-from mesh.adopt.foreign import HELM_NAME, HELM_NAMESPACE, manager
 from mesh.drift import compare
 from mesh.drift.compare import ABSENT, Difference
 from mesh.drift.find import RELEASE, Drift, Expected, declared_body
 from mesh.kubectl import Kubectl
 from mesh.objects import CLUSTER_SCOPED, Identity, Object, identity, live
+from mesh.owners import HELM_NAME, HELM_NAMESPACE, manager
 from mesh.recorder import Recording, Resource
 from mesh.releases import Release, owned_by, releases
 

@@ -13,10 +13,10 @@ from collections.abc import Iterable
 from itertools import groupby
 
 import names
-from mesh.adopt.find import Plan, is_of_the_cluster
-from mesh.adopt.foreign import HELM_NAME, HELM_NAMESPACE
+from mesh.adopt.find import Plan
 from mesh.kubectl import Kubectl
 from mesh.objects import Object, listed
+from mesh.owners import HELM_NAME, HELM_NAMESPACE
 
 _MANAGER = "istio-governance"
 
@@ -33,9 +33,9 @@ def take(plan: Plan, owner: str, kubectl: Kubectl) -> None:
             [f"{key}={annotations[key]}" for key in (HELM_NAME, HELM_NAMESPACE)],
             [f"{names.MANAGED_BY}=Helm"],
         )
-    # Those in a namespace go with it, and `destroy` takes the others away when they are the stack's.
-    if left := [item for item in plan.leftovers if is_of_the_cluster(item)]:
-        _mark(kubectl, left, [f"{names.OWNER}={owner}"])
+    # What is the stack's `destroy` takes away, or lets go with the namespace.
+    if plan.leftovers:
+        _mark(kubectl, plan.leftovers, [f"{names.OWNER}={owner}"])
     for record in plan.records:
         kubectl.run("delete", "secret", record.secret, f"--namespace={record.namespace}", "--ignore-not-found")
     own = [one.body for one in plan.candidates if not one.release]

@@ -33,9 +33,9 @@ def command(wait: float, yes: bool, stack: str, as_json: bool) -> int:
     Exit codes: 0 done, or nothing to do; 2 the cluster or the state cannot be read; 4 somebody is at work on the stack.
     """
     driven, kubectl = Stack(stack), cli.cluster(stack)
-    namespace = files.effective(stack).mesh.namespace
+    mesh = files.effective(stack).mesh
     _refuse_while_at_work(driven, wait)
-    found = recover.look(driven, kubectl, namespace)
+    found = recover.look(driven, kubectl, mesh)
     done: list[str] = []
     if found or found.locks is None:
         click.echo(f"Left behind by a command on the stack {stack} that did not end:", err=as_json)
@@ -47,7 +47,7 @@ def command(wait: float, yes: bool, stack: str, as_json: bool) -> int:
             click.echo("Make sure that nobody works on the stack from another machine.", err=True)
         cli.confirm(yes, "Take all that away?")
         _refuse_while_at_work(driven, 0)
-        done = recover.recover(driven, kubectl, namespace)
+        done = recover.recover(driven, kubectl, mesh)
     if as_json:
         cli.print_json({"stack": stack, "removed": done})
     else:

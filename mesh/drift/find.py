@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
+from mesh import owners
 from mesh.drift import compare
 from mesh.drift.compare import Difference, Object, Writer
 from mesh.kubectl import Kubectl
@@ -54,7 +55,8 @@ class Expected:
 class Drift:
     """One object that is not as declared, and where; `writers` go with `differences`. Without `live` it is missing.
 
-    `pending` are the differences of the same object that are only not applied yet.
+    `pending` are the differences of the same object that are only not applied yet. `stranger` says whose it is, where
+    somebody else's object has the name of one that is gone.
     """
 
     expected: Expected
@@ -62,6 +64,7 @@ class Drift:
     differences: list[Difference] = field(default_factory=list)
     writers: list[Writer | None] = field(default_factory=list)
     pending: list[Difference] = field(default_factory=list)
+    stranger: str = ""
 
     @property
     def is_missing(self) -> bool:
@@ -138,17 +141,13 @@ def _expected(recording: Recording, applied: Applied) -> Iterator[Expected]:
         release = applied.releases.get((resource.inputs.get("namespace", ""), resource.name))
         if body["kind"] == RELEASE and release:
             for item in release.objects:
-                yield Expected(item, item, resource.urn, HELM, release.name)
-
-
-HELM = "pulumi-resource-kubernetes"
-"""The field manager of what lies inside a Helm release: Helm takes the name of the program that it runs in."""
+                yield Expected(item, item, resource.urn, owners.HELM, release.name)
 
 
 def _drift(expected: Expected, live: Object | None) -> Drift | None:
     if live is None or "deletionTimestamp" in live["metadata"]:
         return Drift(expected, live)
-    drift = Drift(expected, live)
+    drift = Drift(expected, live, stranger=_stranger(expected, live))
     for difference in compare.differences(expected.body, live):
         writer = compare.writer(live, difference.path)
         if _is_pending(expected, difference, writer):
@@ -156,7 +155,17 @@ def _drift(expected: Expected, live: Object | None) -> Drift | None:
         else:
             drift.differences.append(difference)
             drift.writers.append(writer)
-    return drift if drift.differences else None
+    return drift if drift.differences or drift.stranger else None
+
+
+def _stranger(expected: Expected, live: Object) -> str:
+    """A mark that was only edited away leaves the field manager; a patched object is always somebody else's."""
+    body = expected.body
+    if expected.is_patch or body["kind"] == RELEASE:
+        return ""
+    owner = owners.stack_of(body)
+    marked = owners.stack_of(live) == owner if owner else owners.release_of(live) == owners.release_of(body)
+    return "" if marked or expected.manager in owners.writers(live) else owners.whose(live)
 
 
 def _is_pending(expected: Expected, difference: Difference, writer: Writer | None) -> bool:

@@ -30,6 +30,11 @@ def hindrance(drift: Drift) -> str:
     """Why this cannot be put right, and what to do instead; '' when it can."""
     if drift.is_going:
         return "it is being deleted; wait until it is gone (what holds it: metadata.finalizers), then run this again"
+    if drift.stranger:
+        return (
+            f"it {drift.stranger}, and only has the name of this stack's, which is gone: rename or remove it, then run "
+            "this again"
+        )
     if drift.expected.body["kind"] == RELEASE:
         return (
             "only Helm can change a release; take it into the state and install it again: "

@@ -36,6 +36,8 @@ def lines(drift: Drift) -> Iterator[str]:
     if drift.is_missing:
         yield "is being deleted" if drift.is_going else "is missing"
         return
+    if drift.stranger:
+        yield f"is gone, and what has its name now {drift.stranger}"
     for difference, what in _told(drift, "{declared} declared, {live} live"):
         writer = drift.writers[drift.differences.index(difference)]
         yield f"{what} ({_who(writer)})"
@@ -79,8 +81,9 @@ def shown(value: Any) -> str:
 def _entries(drift: Drift) -> Iterator[dict[str, Any]]:
     identity = drift.expected.identity._asdict()
     common = {"apiVersion": drift.expected.body["apiVersion"], **identity, "release": drift.expected.release}
-    if drift.is_missing:
-        yield {**common, "field": "", "declared": "present", "live": None, "manager": None, "time": None}
+    if drift.is_missing or drift.stranger:
+        live = drift.stranger or None
+        yield {**common, "field": "", "declared": "present", "live": live, "manager": None, "time": None}
     for difference, writer in zip(drift.differences, drift.writers, strict=True):
         hidden = _is_hidden(drift.expected.body, difference)
         yield {

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import yaml
 
-from config.files import NAMESPACE
+from config.files import NAMESPACE, effective
 from harness.github import GitHub, Workflow, github
 from harness.policy import stand_in_pack
 from harness.stack import PROJECT
@@ -130,7 +130,7 @@ def repository(
         try:
             yield made
         finally:
-            recover(stack, kubectl, "istio-system")
+            recover(stack, kubectl, effective(stack.name, stack.folder).mesh)
             stack.destroy()
 
 

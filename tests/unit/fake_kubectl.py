@@ -55,7 +55,7 @@ class FakeKubectl(Kubectl):
         self.calls.append(args)
         if self.error:
             raise KubectlError(self.error)
-        if args[0] != "get":
+        if args[0] not in ("get", "api-resources"):
             if self.patience is not None and len(self.changes) >= self.patience:
                 raise KubectlError("killed")
             self.changes.append(args)
@@ -64,6 +64,8 @@ class FakeKubectl(Kubectl):
             assert args[1] == "--filename=-"
             return self._named(named) if args[0] == "get" else self._change(args, named)
         verb, *words = [arg for arg in args if not arg.startswith("--")]
+        if verb == "api-resources":
+            return "\n".join({_plural(item["kind"]) for item in self.objects if "namespace" in item["metadata"]})
         if verb == "get":
             return self._get(words[0].split(","), args)
         if verb == "annotate":
@@ -141,7 +143,11 @@ class FakeKubectl(Kubectl):
 def _is(item: Object, kind: str) -> bool:
     """Whether `item` is one of `kind`: `services`, `deployments.apps`, `crd`, …"""
     plural = kind.split(".")[0]
-    return bool(re.sub("([rc])ys$", r"\1ies", f"{item['kind'].lower()}s") == _SHORT.get(plural, plural))
+    return _plural(item["kind"]) == _SHORT.get(plural, plural)
+
+
+def _plural(kind: str) -> str:
+    return re.sub("([rc])ys$", r"\1ies", f"{kind.lower()}s")
 
 
 def _has_labels(item: Object, args: tuple[str, ...]) -> bool:

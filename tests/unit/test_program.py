@@ -72,8 +72,9 @@ def test_mesh_off_keeps_the_workloads_and_nothing_else(off: object) -> None:
     recording = program("dev", mesh={"mode": off})
     assert set(recording.named("Deployment")) == DEPLOYMENTS
     assert set(recording.named("Service")) == {"bill-service"}
-    for kind in ("Release", "DestinationRule", "VirtualService", "Command", "Istio", "Routing"):
+    for kind in ("Release", "DestinationRule", "VirtualService", "Istio", "Routing"):
         assert not recording.named(kind)
+    assert set(recording.named("Command")) == {"mesh-guard"}
     assert recording.stack_outputs["meshVersion"] == "off"
     assert recording.stack_outputs["weights"] == {}
 
@@ -114,7 +115,7 @@ def test_move_to_another_default_revision_leaves_both_control_planes_as_they_are
 
 def test_existing_mesh_is_used_and_never_touched() -> None:
     recording = program("dev", mesh={"mode": "existing", "revision": "canary"})
-    for kind in ("Release", "Istio", "Purge", "PurgeGuard"):
+    for kind in ("Release", "Istio", "Purge"):
         assert not recording.named(kind)
     assert recording.one("Namespace").inputs["metadata"]["labels"]["istio.io/rev"] == "canary"
     assert recording.one("VirtualService").name == "vs-bill-service"
@@ -180,9 +181,17 @@ def test_destroy_starts_with_the_guard_and_ends_with_the_leftovers(stack: str) -
             assert leftovers.urn in recording.before(resource), resource.line
 
 
-def test_without_purge_and_protection_there_is_nothing_to_guard() -> None:
-    commands = set(program("dev", mesh={"purge": False}).named("Command"))
-    assert "mesh-leftovers" in commands and "mesh-guard" not in commands
+@pytest.mark.parametrize(
+    "changes", [{"mesh": {"purge": False}}, {"mesh": {"mode": "off"}}, {"mesh": {"mode": "existing"}}]
+)
+def test_every_stack_is_guarded(changes: Mapping[str, Any]) -> None:
+    """The namespace goes with whatever is in it."""
+    recording = program("dev", **changes)
+    guard = recording.named("Command")["mesh-guard"]
+    assert guard.inputs["environment"]["MESH_PURGE"] == "false"
+    assert recording.before(guard) >= {
+        one.urn for kind in ("Namespace", "Deployment") for one in recording.named(kind).values()
+    }
 
 
 def test_a_protected_stack_without_a_mesh_is_guarded_too() -> None:

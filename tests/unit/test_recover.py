@@ -7,12 +7,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+import names
+from config import Mesh
+from istio.charts import charts
 from mesh import pulumi
+from mesh.kubectl import KubectlError
 from mesh.recover import look, recover
 
-from .fake_kubectl import FakeKubectl, Object, crd, helm_record
+from .fake_kubectl import FakeKubectl, Object, crd, helm_record, made
+from .given import config
 
-MESH = "istio-system"
+MESH = config().mesh
+EXISTING = config(mesh={"mode": "existing", "version": None}).mesh
 
 
 def urn(name: str) -> str:
@@ -21,7 +29,7 @@ def urn(name: str) -> str:
 
 def release(name: str, *after: str) -> Object:
     """An entry in the state."""
-    inputs = {"name": name, "namespace": MESH}
+    inputs = {"name": name, "namespace": MESH.namespace}
     needs = [urn(other) for other in after]
     return {
         "urn": urn(name),
@@ -64,9 +72,50 @@ def test_a_release_that_helm_has_removed_already_leaves_the_state(tmp_path: Path
     assert kubectl.left == {("Secret", helm_record(name)["metadata"]["name"]) for name in ("istio-base", "istiod")}
 
 
-def test_the_release_of_another_namespace_is_not_looked_for(tmp_path: Path) -> None:
+def test_a_release_is_looked_for_where_the_state_has_it(tmp_path: Path) -> None:
+    """Whatever the configuration says by now: the mesh may be on its way out."""
     elsewhere = {**release("istiod"), "inputs": {"name": "istiod", "namespace": "other"}}
-    assert not look(stack(tmp_path, elsewhere), FakeKubectl(), MESH)
+    for mesh in (MESH, EXISTING):
+        (line,) = look(stack(tmp_path, elsewhere), FakeKubectl(objects=[helm_record("istiod")]), mesh)
+        assert line == "the entry in the state of the Helm release istiod, which is not in the cluster"
+
+
+def namespace(owner: str) -> Object:
+    return made("Namespace", MESH.namespace, annotations={names.OWNER: owner} if owner else {})
+
+
+@pytest.mark.parametrize("status", ["deployed", "pending-install", "pending-upgrade", "failed", "uninstalling"])
+@pytest.mark.parametrize("mesh", [MESH, EXISTING], ids=["managed", "existing"])
+@pytest.mark.parametrize("owner", ["istio-governance/prod", ""])
+def test_the_records_of_others_are_left_alone(status: str, mesh: Mesh, owner: str, tmp_path: Path) -> None:
+    """Of the stack that owns Istio, or of somebody who installed it by hand, with the very same values."""
+    records = [helm_record(chart.release, status, config=chart.values) for chart in charts(MESH)]
+    kubectl = FakeKubectl(objects=[namespace(owner), *records, half_made("sidecars", NamesAccepted="True")])
+    assert recover(stack(tmp_path), kubectl, mesh) == []
+    assert len(kubectl.left) == len(records) + 2 and kubectl.changes == []
+
+
+@pytest.mark.parametrize(("status", "left"), [("deployed", 0), ("pending-install", 1), ("failed", 1)])
+def test_a_record_in_the_own_namespace_is_the_stack_s_when_it_has_its_values(
+    status: str, left: int, tmp_path: Path
+) -> None:
+    """As its API server died, `up` ended in good order, and the state has no word of it."""
+    [values] = [chart.values for chart in charts(MESH) if chart.release == "istiod"]
+    mine = namespace("istio-governance/dev")
+    ours = helm_record("istiod", status, config=values)
+    by_hand = helm_record("istiod", status, config={**values, "profile": "other"})
+    assert len(look(stack(tmp_path), FakeKubectl(objects=[mine, ours]), MESH).releases) == left
+    assert not look(stack(tmp_path), FakeKubectl(objects=[mine, by_hand]), MESH)
+
+
+def test_records_go_before_the_state_forgets_whose_they_are(tmp_path: Path) -> None:
+    """A second try finds what a killed one left."""
+    operation = {"type": "creating", "resource": release("istiod")}
+    interrupted = stack(tmp_path, pending_operations=[operation])
+    kubectl = FakeKubectl(objects=[helm_record("istiod", "deployed")], patience=0)
+    with pytest.raises(KubectlError, match="killed"):
+        recover(interrupted, kubectl, MESH)
+    assert interrupted.deployment["pending_operations"] == [operation]
 
 
 def test_operations_and_records_that_stand_in_the_way_are_cleared(tmp_path: Path) -> None:
@@ -94,10 +143,10 @@ def test_a_crd_that_is_accepted_and_not_served_is_touched_and_stays(tmp_path: Pa
     refused = half_made("sidecars", NamesAccepted="False", Established="False")
     asleep = half_made("virtualservices", NamesAccepted="True", Established="False")
     foreign = {**half_made("things", NamesAccepted="True"), "spec": {"group": "example.com"}}
-    kubectl = FakeKubectl(objects=[served, refused, asleep, foreign])
-    (line,) = recover(stack(tmp_path), kubectl, MESH)
+    kubectl = FakeKubectl(objects=[helm_record("istio-base"), served, refused, asleep, foreign])
+    (line,) = recover(stack(tmp_path, release("istio-base")), kubectl, MESH)
     assert "CRD virtualservices.networking.istio.io" in line
     assert [(change[0], change[2]) for change in kubectl.changes] == [
         ("annotate", "virtualservices.networking.istio.io")
     ] * 2
-    assert len(kubectl.left) == 4
+    assert len(kubectl.left) == 5

@@ -261,7 +261,7 @@ CASES: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any], tuple[str, ...]]
         NOTHING,
         ("Istio 1.31.0 is installed (istio-base, ", "pods of v1 and v2 restart with the sidecar of 1.31.0"),
     ),
-    "purge": (NOTHING, {"mesh": {"purge": False}}, ("purge on destroy true → false", "deleted: Command mesh-guard")),
+    "purge": (NOTHING, {"mesh": {"purge": False}}, ("purge on destroy true → false",)),
     "the cluster": (
         NOTHING,
         {"cluster": {"context": "other"}},

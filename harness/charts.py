@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -13,13 +15,25 @@ from typing import Any
 
 from localcluster import build
 
+CHARTS = ("base", "istiod", "cni", "gateway")
 
-def pack(folder: Path) -> Path:
-    """Puts the charts into `folder`, as .tgz files with an index."""
+
+def pack(folder: Path, charts: Path | None = None) -> Path:
+    """Puts `charts`, by default Istio's own, into `folder`, as .tgz files with an index."""
     build.build(["charts", "helm"])
-    for chart in ("base", "istiod", "cni", "gateway"):
-        _helm("package", str(build.charts() / chart), f"--destination={folder}")
+    for chart in CHARTS:
+        _helm("package", str((charts or build.charts()) / chart), f"--destination={folder}")
     _helm("repo", "index", str(folder))
+    return folder
+
+
+def refusing(folder: Path) -> Path:
+    """Puts the charts into `folder`, the gateway's with a schema of the shape that refuses every value."""
+    build.build(["charts"])
+    for chart in CHARTS:
+        shutil.copytree(build.charts() / chart, folder / chart)
+    schema = folder / "gateway" / "values.schema.json"
+    schema.write_text(json.dumps({**json.loads(schema.read_text()), "type": "object", "additionalProperties": False}))
     return folder
 
 

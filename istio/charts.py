@@ -16,8 +16,9 @@ import yaml
 
 import names
 from config import Mesh, Problem
+from config.files import PROJECT
 from config.mesh import ChartKey
-from istio import values
+from istio import schemas, values
 from istio.paths import ChartName
 
 # The charts of all versions are here, and those from 1.31 on nowhere else; the older place ends in December 2026:
@@ -31,9 +32,20 @@ INGRESS: Final = "ingress"
 EGRESS: Final = "egress"
 
 
+class Place(NamedTuple):
+    """Chart, repository and version as a Helm release takes them."""
+
+    chart: str
+    repository: str | None
+    version: str | None
+
+
 @dataclass(frozen=True)
 class Chart:
-    """One Helm release of the mesh. `key` is its name under `mesh.values`."""
+    """One Helm release of the mesh. `key` is its name under `mesh.values`.
+
+    `made_from` is the chart that `chart` is a copy of without its schema, which `mesh.copies` makes; None as a rule.
+    """
 
     key: ChartKey
     release: str
@@ -41,6 +53,11 @@ class Chart:
     repository: str | None
     version: str | None
     values: Mapping[str, Any] = field(default_factory=dict)
+    made_from: Place | None = None
+
+
+COPIES: Final = Path(".mesh/charts")
+"""Of charts without their schema; a path in the project's folder, as the state must not name one of a machine."""
 
 
 class _Chosen(NamedTuple):
@@ -53,29 +70,34 @@ class _Chosen(NamedTuple):
 
 def charts(mesh: Mesh) -> list[Chart]:
     """The releases of this mesh, each with its complete values; the user's own are laid over ours."""
-    return [
-        Chart(
-            chosen.key,
-            names.istiod(chosen.plane.revision) if chosen.key == ISTIOD else names.RELEASES[chosen.key],
-            *_place(chosen.plane, chosen.chart),
-            values.with_own(mesh, chosen.key, chosen.values),
-        )
-        for chosen in _chosen(mesh)
-    ]
+    return [_made(mesh, chosen) for chosen in _chosen(mesh)]
+
+
+def _made(mesh: Mesh, chosen: _Chosen) -> Chart:
+    release = names.istiod(chosen.plane.revision) if chosen.key == ISTIOD else names.RELEASES[chosen.key]
+    own, place = values.with_own(mesh, chosen.key, chosen.values), _place(chosen.plane, chosen.chart)
+    if not _refuses_itself(chosen, PROJECT):
+        return Chart(chosen.key, release, *place, own)
+    copy = Place(str(COPIES / f"{chosen.chart}-{chosen.plane.version}.tgz"), None, None)
+    return Chart(chosen.key, release, *copy, own, place)
 
 
 def problems(mesh: Mesh, project: Path) -> Iterator[Problem]:
     """The charts that the folder `mesh.charts` should have and has not, or has of another version.
 
     Relative paths begin in the folder `project`. What is remote is asked for by its version, and not looked at here.
+    Where a chart goes without its schema, the user's values for it are checked as that would have done.
     """
+    for chosen in _chosen(mesh):
+        if _refuses_itself(chosen, project):
+            yield from schemas.problems(f"mesh.values.{chosen.key}", mesh.values.get(chosen.key, {}))
     if not mesh.charts or _is_remote(mesh.charts):
         return
     for chart, plane in {(chosen.chart, chosen.plane.version): chosen.plane for chosen in _chosen(mesh)}.items():
         name, version = chart
         packed = _packed(plane, name)
         pull = f"helm pull {name} --repo {OFFICIAL_CHARTS} --version {version} --destination {mesh.charts}"
-        found = _version_in(project / packed, project / mesh.charts / name / "Chart.yaml", name)
+        found = _version_in(project, plane, name)
         if found is None:
             allowed = f"a folder with the chart {name}, as {name}/ or as {packed.name}"
             yield Problem("mesh.charts", mesh.charts, allowed, pull)
@@ -89,20 +111,34 @@ _UNRELEASED: Final = "1.0.0"
 """What Istio's sources have in the place of a chart's version."""
 
 
-def _version_in(packed: Path, unpacked: Path, name: str) -> str | None:
+def _version_in(project: Path, mesh: Mesh, name: ChartName) -> str | None:
     """The version in a chart's Chart.yaml, '' where it has none; None where there is no chart."""
-    text: str | bytes
     try:
-        if packed.is_file():
-            with tarfile.open(packed) as archive:
-                file = archive.extractfile(f"{name}/Chart.yaml")
-                text = file.read() if file else ""
-        else:
-            text = unpacked.read_text()
-        chart = yaml.safe_load(text)
-    except (OSError, KeyError, tarfile.TarError, yaml.YAMLError):
+        chart = yaml.safe_load(_file_in(project, mesh, name, "Chart.yaml") or "")
+    except yaml.YAMLError:
         return None
     return str(chart.get("version", "")) if isinstance(chart, dict) else None
+
+
+def _file_in(project: Path, mesh: Mesh, name: ChartName, file: str) -> bytes | None:
+    """A file of a chart in a folder, packed or not; None where it is not there."""
+    packed = project / _packed(mesh, name)
+    try:
+        if not packed.is_file():
+            return (project / mesh.charts / name / file).read_bytes()
+        with tarfile.open(packed) as archive:
+            found = archive.extractfile(f"{name}/{file}")
+            return found.read() if found else None
+    except (OSError, KeyError, tarfile.TarError):
+        return None
+
+
+def _refuses_itself(chosen: _Chosen, project: Path) -> bool:
+    if chosen.chart != "gateway":
+        return False
+    if not chosen.plane.charts or _is_remote(chosen.plane.charts):
+        return schemas.is_refused(chosen.plane.version)
+    return schemas.refuses(_file_in(project, chosen.plane, chosen.chart, schemas.FILE) or b"")
 
 
 def _release(version: str) -> str:
@@ -129,15 +165,14 @@ def _chosen(mesh: Mesh) -> Iterator[_Chosen]:
         yield _Chosen(EGRESS, "gateway", current, values.egress(current))
 
 
-def _place(mesh: Mesh, chart: ChartName) -> tuple[str, str | None, str | None]:
-    """Chart, repository and version as a Helm release takes them."""
+def _place(mesh: Mesh, chart: ChartName) -> Place:
     place = mesh.charts or OFFICIAL_CHARTS
     if place.startswith("oci://"):
-        return f"{place.rstrip('/')}/{chart}", None, mesh.version
+        return Place(f"{place.rstrip('/')}/{chart}", None, mesh.version)
     if _is_remote(place):
-        return chart, place, mesh.version
+        return Place(chart, place, mesh.version)
     packed = _packed(mesh, chart)
-    return str(packed if packed.exists() else Path(place) / chart), None, None
+    return Place(str(packed if (PROJECT / packed).exists() else Path(place) / chart), None, None)
 
 
 def _is_remote(place: str) -> bool:

@@ -22,6 +22,7 @@ from mesh.kubectl import Kubectl, KubectlError
 from mesh.pulumi import PulumiError
 
 if TYPE_CHECKING:
+    from config import Mesh
     from mesh.recorder import Recording
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -113,6 +114,18 @@ def declared(stack: str) -> Recording:
         return declared(stack)
     except RunError as error:
         raise Failure(str(error), Exit.USAGE) from None
+
+
+def copy_charts(mesh: Mesh) -> None:
+    """Makes the charts that are installed without their schema, and says so. Raises `Failure`."""
+    from mesh import copies
+
+    if text := copies.note(mesh) if mesh.mode == "managed" else "":
+        click.echo(text, err=True)
+        try:
+            copies.make(mesh, PROJECT)
+        except copies.CopyError as error:
+            raise Failure(str(error), Exit.USAGE) from None
 
 
 def _chosen(ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:

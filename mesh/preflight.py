@@ -59,6 +59,8 @@ def check(config: StackConfig, owner: str) -> bool:
     cluster = config.cluster
     if problems := list(_missing_files(config)):
         raise pulumi.RunError(report(problems))
+    if any(chart.made_from for chart in (charts.charts(config.mesh) if config.mesh.mode == "managed" else ())):
+        _copy_charts(config)
     kubectl, made = Kubectl(cluster.context, cluster.kubeconfig), declared(config)
     try:
         with ThreadPoolExecutor() as pool:
@@ -93,6 +95,16 @@ def check(config: StackConfig, owner: str) -> bool:
     if changed := sorted(reselected(config, found)):
         raise _refusal("Kubernetes can change no workload's selector, only replace it with all its pods", changed)
     return bool(mesh_pods.result())
+
+
+def _copy_charts(config: StackConfig) -> None:
+    from mesh import copies  # few need it, and it takes its time to import
+
+    try:
+        copies.make(config.mesh, Path())
+    except copies.CopyError as error:
+        raise _refusal("a chart that the stack consists of is missing", [str(error)]) from None
+    pulumi.warn(copies.note(config.mesh))
 
 
 def _refusal(what: str, lines: list[str], last: str = "") -> pulumi.RunError:

@@ -35,6 +35,7 @@ def command(dry_run: bool, yes: bool, stack: str, as_json: bool) -> int:
     config, recording, kubectl = files.effective(stack), cli.declared(stack), cli.cluster(stack)
     if config.mesh.mode == "managed" and (problems := list(charts.problems(config.mesh, files.PROJECT))):
         raise ConfigError(problems)
+    cli.copy_charts(config.mesh)
     try:
         known = frozenset(entry["urn"] for entry in Stack(stack).resources())
     except PulumiError as error:

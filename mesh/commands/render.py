@@ -25,6 +25,7 @@ def command(output: str, stack: str, as_json: bool) -> None:
     mesh = files.effective(stack).mesh
     if mesh.mode == "managed" and (problems := list(charts.problems(mesh, files.PROJECT))):
         raise ConfigError(problems)
+    cli.copy_charts(mesh)
     objects = render.rendered(recording)
     text = f"{cli.as_json(objects)}\n" if as_json else render.as_yaml(objects)
     if output == "-":

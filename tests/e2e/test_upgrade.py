@@ -6,14 +6,17 @@ other in the order in which they stand; switching the whole mesh off and on is p
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from config import merged
+from harness.charts import refusing
 from harness.stack import PulumiError, Stack
 from harness.standin import CURRENT, OLDER, provide
 from localcluster import EmbeddedCluster
@@ -118,6 +121,26 @@ def test_cni_and_egress_come_back(
         stack.up()
     assert kubectl.items("daemonsets", "--namespace=istio-system")
     assert any("egress" in name for name in pods(kubectl, "istio-system"))
+
+
+def test_a_gateway_chart_that_refuses_itself_is_installed_without_its_schema_and_upgraded_to_a_healthy_one(
+    stack: Stack, both: Config, kubectl: Kubectl, tmp_path: Path
+) -> None:
+    """Back and forth in place, and on another machine the same: the state names no folder of this one."""
+    stack.configure(mesh(both, charts=str(refusing(tmp_path))))
+    assert stack.pulumi("preview").count("refuses the chart's own values") == 1
+    assert "replace" not in stack.up()
+    shutil.rmtree(stack.folder / ".mesh")
+    stack.pulumi("preview", "--expect-no-changes")
+    copied = ".mesh/charts/gateway-1.31.0.tgz"
+    charts = {one["inputs"]["name"]: one["inputs"]["chart"] for one in stack.resources() if ":Release" in one["type"]}
+    assert charts["istio-ingressgateway"] == charts["istio-egressgateway"] == copied != charts["istiod"]
+    stack.configure(both)
+    assert "refuses" not in stack.pulumi("preview")
+    assert "replace" not in stack.up()
+    assert {"istio-ingressgateway", "istio-egressgateway"} <= {
+        item["metadata"]["name"] for item in kubectl.items("deployments", "--namespace=istio-system")
+    }
 
 
 def test_one_service_moves_to_a_second_control_plane(

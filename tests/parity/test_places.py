@@ -10,8 +10,9 @@ import pytest
 from components import Istio
 from components.istio import IstioArgs
 from config import Mesh
-from harness.charts import mirror, pack
-from mesh import render
+from harness.charts import mirror, pack, refusing
+from istio import schemas
+from mesh import copies, render
 from mesh.helm import HelmError
 from mesh.objects import Identity, identity
 from mesh.recorder import record
@@ -39,6 +40,33 @@ def test_packed_charts_and_a_mirror_give_the_same_objects(
     assert rendered(str(packed)) == expected
     with mirror(packed) as url:
         assert rendered(url) == expected
+
+
+def test_a_chart_that_refuses_itself_gives_what_the_healthy_one_gives(
+    charts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From everywhere; helm refuses it as it is, and what is remote is told by its version."""
+    monkeypatch.setenv("HELM_CACHE_HOME", str(tmp_path / "cache"))
+    expected, broken = rendered(str(charts)), refusing(tmp_path / "broken")
+    (tmp_path / "packed").mkdir()
+    packed = pack(tmp_path / "packed", broken)
+
+    def without_schema(place: str, project: Path) -> dict[Identity, render.Object]:
+        mesh = Mesh(version="1.31.0", profile="demo", charts=place)
+        copies.make(mesh, project)
+        recording = record(lambda: Istio("mesh", IstioArgs(mesh)))
+        assert {one.inputs["chart"] for one in recording.named("Release").values()} >= {
+            ".mesh/charts/gateway-1.31.0.tgz"
+        }
+        return {identity(found): found for found in render.rendered(recording, project)}
+
+    assert without_schema(str(broken), tmp_path / "one") == expected
+    assert without_schema(str(packed), tmp_path / "two") == expected
+    with mirror(packed) as url:
+        with pytest.raises(HelmError, match="additional"):
+            rendered(url)
+        monkeypatch.setattr(schemas, "_REFUSED", (("1.31.0", "1.31.0"),))
+        assert without_schema(url, tmp_path / "three") == expected
 
 
 def test_images_by_digest_reach_every_pod(charts: Path) -> None:

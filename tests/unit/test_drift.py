@@ -16,6 +16,7 @@ from mesh.declared import declared_by
 from mesh.drift import Applied, Report, find, words
 from mesh.drift.compare import ABSENT, Key, Path, Writer, at, differences, replaced, same, writer
 from mesh.drift.find import Secret
+from mesh.drift.repair import hindrance
 from mesh.recorder import Recording
 from mesh.releases import Release
 from mesh.render import plain
@@ -435,6 +436,35 @@ def test_each_edit_is_told_with_its_author() -> None:
     assert len(data["drift"]) == 4
     assert data["drift"][0]["manager"] in ("kubectl-edit", None)
     json.dumps(data)
+
+
+# Whose the objects are
+
+
+def test_an_object_of_somebody_else_with_the_name_of_ours_is_told_so() -> None:
+    installed = Installed()
+    service = installed.live("Service", "bill-service")
+    service["metadata"] |= {"annotations": {}, "labels": {}}
+    by_kubectl(service, {"f:spec": {}})
+    istiod = installed.live("Deployment", "istiod")
+    istiod["metadata"]["annotations"] = {"meta.helm.sh/release-name": "istiod", "meta.helm.sh/release-namespace": "own"}
+    found = {drift.expected.identity.name: drift for drift in installed.look().drift}
+    for name, of in (("bill-service", "was not made by a stack"), ("istiod", "belongs to the Helm release own/istiod")):
+        assert found[name].stranger == of
+        assert f"is gone, and what has its name now {of}" in told(installed.look())[str(found[name].expected.identity)]
+        assert f"it {of}" in hindrance(found[name])
+    assert "was not made by a stack" in str(words.as_data(installed.look(), "dev"))
+
+
+def test_an_own_object_without_its_mark_is_put_right() -> None:
+    """Who made it stands in its managed fields."""
+    installed = Installed()
+    service = installed.live("Service", "bill-service")
+    service["metadata"]["annotations"] = {}
+    by_kubectl(service, {"f:metadata": {"f:annotations": {}}})
+    service["metadata"]["managedFields"].append({"manager": MANAGER, "operation": "Apply", "fieldsV1": {"f:spec": {}}})
+    [drift] = installed.look().drift
+    assert drift.stranger == "" and hindrance(drift) == ""
 
 
 def test_rules_without_their_crds_are_missing() -> None:

@@ -16,12 +16,14 @@ from rich.table import Table
 
 import localcluster
 from harness.stack import PulumiError, Stack, stack_file
-from harness.traffic import Answers, ask, three_sigma, wait_until_answering, wait_until_enforced
+from harness.traffic import Answers, ask, wait_until_answering, wait_until_enforced
 from localcluster.instance import cache
 from mesh.kubectl import Kubectl, KubectlError
+from mesh.traffic.split import Split, Verdict, judge
+from mesh.traffic.statistics import THREE_SIGMA
 
 REQUESTS = 400
-CONSOLE = Console(highlight=False, width=110)
+CONSOLE = Console(highlight=False, width=100)
 
 Config = dict[str, Any]
 
@@ -125,30 +127,32 @@ def _counted(changes: Mapping[str, int]) -> str:
     return ", ".join(f"{changes[kind]} {word}" for kind, word in words.items() if kind in changes) or "no change"
 
 
+def _split(act: Act, answers: Answers, alpha: float) -> Split:
+    """As `mesh verify` judges it."""
+    return judge({version: weight / 100 for version, weight in act.weights.items()}, answers.by_version, alpha)
+
+
 def _plausible(act: Act, answers: Answers | None) -> bool:
     """No failed request, and no count that chance would give less than once in a million times."""
     if answers is None or answers.failed:
         return False
-    low, high = three_sigma(REQUESTS, act.weights["v1"])
-    middle, spread = (low + high) / 2, (high - low) / 2
-    return abs(answers.by_version.get("v1", 0) - middle) <= spread * 5 / 3
+    return _split(act, answers, 1e-6).verdict is not Verdict.DIFFERENT
 
 
 def _table(rows: list[tuple[Act, Answers]]) -> Table:
+    """With a false-alarm rate of 0.27 % (3 standard deviations) for all rows together."""
     table = Table(title=f"Who answered {REQUESTS} requests to bill-service", title_justify="left", box=None)
-    for heading in ("", "version", "answers", "", "expected (3σ)", ""):
-        table.add_column(heading, justify="right" if heading == "answers" else "left")
+    for heading in ("", "version", "answers", "", "by chance", ""):
+        table.add_column(heading, justify="right" if heading == "answers" else "left", no_wrap=True)
     for act, answers in rows:
-        for version, weight in act.weights.items():
-            count = answers.by_version.get(version, 0)
-            low, high = three_sigma(REQUESTS, weight)
+        for version, share in _split(act, answers, THREE_SIGMA / len(rows)).shares.items():
             table.add_row(
                 act.title if version == next(iter(act.weights)) else "",
                 version,
-                str(count),
-                "█" * round(30 * count / REQUESTS),
-                f"{low}–{high}",
-                "[green]✓[/]" if low <= count <= high else "[yellow]outside[/]",
+                str(share.count),
+                "█" * round(20 * share.measured),
+                f"{share.low}–{share.high}",
+                "[green]✓[/]" if share.fits else "[yellow]outside[/]",
             )
         table.add_row()
     return table
@@ -156,10 +160,20 @@ def _table(rows: list[tuple[Act, Answers]]) -> Table:
 
 HINT = """What to try next:
 
-  eval "$(.venv/bin/python -m localcluster env)"       # pulumi, kubectl and this cluster, in your shell
-  pulumi config set-all --stack local --path --plaintext 'routing.bill-service.weights.v1=50' \\
-      --plaintext 'routing.bill-service.weights.v2=50'   # shift by config: Pulumi.local.yaml has it
-  pulumi up --stack local                              # the preview shows one change; say yes
+  eval "$(.venv/bin/python -m localcluster env)"  # the tools and this cluster, here
+
+  mesh status --stack local
+  mesh explain front-tomcat bill-service --html path.html --stack local
+  mesh shift bill-service v2=50 --steps 25,50,100 --interval 5s --probe 2000 \\
+      --stack local    # by steps, with a gate; Pulumi.local.yaml has it then
+  mesh verify bill-service --stack local
+  mesh render --output all.yaml --stack local
+
+  pulumi config set-all --stack local --path \\
+      --plaintext 'routing.bill-service.weights.v1=90' \\
+      --plaintext 'routing.bill-service.weights.v2=10'
+  mesh diff --stack local    # what that changes, in words
+  pulumi up --stack local    # the preview shows one change; say yes
 """
 
 
@@ -176,7 +190,7 @@ def _configuration(cluster: localcluster.Cluster) -> Config:
 def main() -> int:
     start = time.monotonic()
     try:
-        cluster = localcluster.up()
+        cluster = localcluster.up(tools=["helm"])  # for what is rendered
         folder = cache() / "demo"
         stack = Stack("local", folder / "project", cluster.environment)
         kubectl = Kubectl(cluster.context, str(cluster.kubeconfig))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 import shlex
 import subprocess
@@ -114,13 +113,6 @@ def wait_until_answering(kubectl: Kubectl, namespace: str, versions: Collection[
         if time.monotonic() > end:
             raise TimeoutError(f"after {seconds:.0f} s bill-service answers {answers}")
         time.sleep(0.2)
-
-
-def three_sigma(requests: int, weight: int) -> tuple[int, int]:
-    """The range that holds 99.7 % of all counts when a version gets `weight` percent of `requests`."""
-    share = weight / 100
-    spread = 3 * math.sqrt(requests * share * (1 - share))
-    return math.ceil(requests * share - spread), math.floor(requests * share + spread)
 
 
 def enforced_weights(kubectl: Kubectl, namespace: str) -> dict[str, int]:

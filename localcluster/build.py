@@ -263,8 +263,8 @@ def build(groups: Sequence[str] = DEFAULT_GROUPS) -> None:
 
             # The provider shares few packages with the cluster: two compilers at once use the cores better than one.
             compiled = [
-                chain("language-host", "kubernetes-provider"),
-                chain("cluster", *TOOLS),
+                chain("language-host", "kubernetes-provider", "helm"),
+                chain("cluster", *(tool for tool in TOOLS if tool != "helm")),
                 chain("debian", "envoy", "charts", "vm"),
             ]
             failed = next((done for done in wait(compiled, return_when=FIRST_EXCEPTION).done if done.exception()), None)

@@ -2,6 +2,7 @@
 
 import base64
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,8 +71,11 @@ class EmbeddedCluster(Cluster):
         return [base64.b64decode(pair["key"]).decode() for pair in answer.get("kvs", [])]
 
 
-def up(name: str = DEFAULT, chosen: Choice | None = None) -> Cluster:
-    """Brings a cluster up, building first what is missing; does next to nothing when it is up already."""
+def up(name: str = DEFAULT, chosen: Choice | None = None, tools: Sequence[str] = ()) -> Cluster:
+    """Brings a cluster up, building first what is missing; does next to nothing when it is up already.
+
+    Of `tools`, groups that no cluster needs, the embedded one's build makes these as well.
+    """
     instance = _instance(name)
     chosen = chosen or choice.choose()
     if chosen is Choice.KIND:
@@ -79,10 +83,10 @@ def up(name: str = DEFAULT, chosen: Choice | None = None) -> Cluster:
     elif chosen is Choice.EMBEDDED:
         prerequisites.check(instance)
         prerequisites.check_go()
-        groups = build.missing()
-        if groups:
-            prerequisites.check_build(groups)
-            build.build()
+        wanted = (*build.DEFAULT_GROUPS, *tools)
+        if missing := build.missing(wanted):
+            prerequisites.check_build(missing)
+            build.build(wanted)
         with build.locked(name):
             if not node.healthy(instance):
                 node.stop(instance)

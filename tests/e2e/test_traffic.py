@@ -8,13 +8,16 @@ import shlex
 import signal
 import subprocess
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from demo import HINT
 from harness.stack import PulumiError, Stack
 from harness.traffic import enforced_weights, wait_until_enforced
+from localcluster import build
 from mesh.kubectl import Kubectl
 
 NAMESPACE = "istio-demo"
@@ -245,3 +248,19 @@ def test_a_killed_shift_is_seen_and_taken_back(stack: Stack, kubectl: Kubectl) -
     back = stack.mesh("shift", "bill-service", "--back")
     assert back.returncode == 0, back.stdout + back.stderr
     assert_agree(stack, kubectl, START)
+
+
+def test_what_the_demo_says_to_try_next_works(stack: Stack, config: dict[str, Any], tmp_path: Path) -> None:
+    build.build(["helm"])  # as the demo does it
+    stack.configure(config)
+    stack.up()
+    lines = HINT.replace("\\\n", " ").splitlines()
+    commands = [shlex.split(line, comments=True)[1:] for line in lines if line.strip().startswith("mesh ")]
+    assert [words[0] for words in commands] == ["status", "explain", "shift", "verify", "render", "diff"]
+    for words in commands:
+        own = [str(tmp_path / word) if "." in word else word for word in words if word not in ("--stack", "local")]
+        done = stack.mesh(*own)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "path.html").stat().st_size > 10_000
+    assert "istio-sidecar-injector" in (tmp_path / "all.yaml").read_text()
+    assert weights_in_file(stack) == {"v1": 50, "v2": 50}

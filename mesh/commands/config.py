@@ -6,11 +6,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.table import Table
 
 from config import files
-from mesh import cli
+from mesh import cli, tables
 
 
 @click.command(epilog="Example: mesh config --stack dev routing")
@@ -34,12 +32,8 @@ def command(key: str, stack: str, as_json: bool) -> None:
     if as_json:
         cli.print_json([{"key": name, "value": value, "from": origin} for name, value, origin in rows])
         return
-    table = Table(box=None)
-    for heading in ("key", "value", "from"):
-        table.add_column(heading, overflow="fold")
-    for name, value, origin in rows:
-        table.add_row(name, "" if value is None else str(value), origin)
-    Console(highlight=False, markup=False).print(table)
+    shown = [(name, "" if value is None else str(value), origin) for name, value, origin in rows]
+    tables.show(("key", "value", "from"), shown)
 
 
 def _leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:

@@ -6,14 +6,12 @@ from typing import Any
 
 import click
 import yaml
-from rich.console import Console
-from rich.table import Table
 
 from config import Mesh, files, versions
 from config.problems import nearest
 from istio.charts import charts
 from istio.profiles import PROFILES, Profile
-from mesh import cli
+from mesh import cli, tables
 
 
 @click.command(epilog="Example: mesh profiles demo --version 1.17.1")
@@ -64,9 +62,5 @@ def _list(found: list[Profile], as_json: bool) -> None:
             [{"name": p.name, "about": p.about, "supported": not p.refused, "reason": p.refused} for p in found]
         )
         return
-    table = Table(box=None)
-    for heading in ("profile", "what it installs", "supported"):
-        table.add_column(heading, overflow="fold")
-    for profile in found:
-        table.add_row(profile.name, profile.about, f"no: {profile.refused}" if profile.refused else "yes")
-    Console(highlight=False, markup=False).print(table)
+    rows = [(one.name, f"no: {one.refused}" if one.refused else "yes", one.about) for one in found]
+    tables.show(("profile", "supported", "what it installs"), rows)

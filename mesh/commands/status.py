@@ -6,13 +6,12 @@ import time
 from dataclasses import dataclass
 
 import click
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 from config import StackConfig, files
-from mesh import cli
+from mesh import cli, tables
 from mesh.kubectl import Kubectl
 from mesh.live import LiveService
 from mesh.live import look as look_at
@@ -74,7 +73,8 @@ def command(services: tuple[str, ...], watch: bool, stack: str, as_json: bool) -
     if as_json:
         cli.print_json([_as_json(row) for row in rows])
     elif not watch:
-        Console(highlight=False).print(_table(rows))
+        console = Console(highlight=False)
+        console.print(_table(rows, console), soft_wrap=True)
     if left := Journal(Stack(stack)).left:
         shift = f"{left['service']} from {described(left['start'])} to {described(left['aim'])}"
         click.echo(
@@ -124,34 +124,35 @@ def look(config: StackConfig, names: tuple[str, ...], since: Counted) -> tuple[l
 
 def _watch(stack: str, names: tuple[str, ...], rows: list[Row], counted: Counted) -> None:
     """Until Ctrl-C. The configuration is read again each time, as a shift changes it."""
-    with Live(_table(rows), auto_refresh=False, console=Console(highlight=False)) as screen:
+    console = Console(highlight=False)
+    with Live(_table(rows, console), auto_refresh=False, console=console) as screen:
         while True:
             time.sleep(_WATCH_SECONDS)
             rows, counted = look(files.effective(stack), names, counted)
-            screen.update(_table(rows), refresh=True)
+            screen.update(_table(rows, console), refresh=True)
 
 
-def _table(rows: list[Row]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    table.add_column("service", no_wrap=True)
-    table.add_column("version", no_wrap=True)
-    for heading in ("declared", "live", "measured", "pods", "success", "p50", "p99", "in sync"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for row in rows:
-        traffic = row.traffic
-        table.add_row(
-            row.service,
-            row.version,
-            _percent(row.declared),
-            _marked(_percent(row.live), row.declared != row.live),
-            "–" if row.share is None else f"{row.share:.1%}",
-            _marked(str(row.ready), bool(row.declared) and not row.ready),
-            "–" if row.success is None else _marked(f"{row.success:.2%}", row.success < 0.99),
-            _milliseconds(traffic.quantile(0.5)),
-            _milliseconds(traffic.quantile(0.99)),
-            _marked(f"{row.in_sync}/{row.proxies}", row.in_sync != row.proxies) if row.proxies else "–",
-        )
-    return table
+_HEADINGS = ("service", "version", "declared", "live", "measured", "pods", "success", "p50", "p99", "in sync")
+
+
+def _table(rows: list[Row], console: Console) -> RenderableType:
+    return tables.table(_HEADINGS, [_cells(row) for row in rows], console.width, right=_HEADINGS[2:], keys=2)
+
+
+def _cells(row: Row) -> list[Text]:
+    traffic = row.traffic
+    return [
+        Text(row.service),
+        Text(row.version),
+        Text(_percent(row.declared)),
+        _marked(_percent(row.live), row.declared != row.live),
+        Text("–" if row.share is None else f"{row.share:.1%}"),
+        _marked(str(row.ready), bool(row.declared) and not row.ready),
+        Text("–") if row.success is None else _marked(f"{row.success:.2%}", row.success < 0.99),
+        Text(_milliseconds(traffic.quantile(0.5))),
+        Text(_milliseconds(traffic.quantile(0.99))),
+        _marked(f"{row.in_sync}/{row.proxies}", row.in_sync != row.proxies) if row.proxies else Text("–"),
+    ]
 
 
 def _marked(text: str, wrong: bool) -> Text:

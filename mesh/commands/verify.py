@@ -9,17 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import click
-from rich.bar import Bar
-from rich.console import Console
-from rich.table import Table
+from rich.console import Console, RenderableType
 from rich.text import Text
 
 from config import StackConfig, files
-from mesh import cli
+from mesh import cli, tables
 from mesh.calls import caller_of, live_service, url_of
 from mesh.live import LiveService, NotEnforcedError
 from mesh.probe import Caller
-from mesh.traffic.split import MARGIN, POWER, Split, Verdict, judge
+from mesh.traffic.split import MARGIN, POWER, Share, Split, Verdict, judge
 from mesh.traffic.weights import described, without_zeros
 
 EXIT = {
@@ -86,7 +84,8 @@ def command(
         require_declared(live)
         found[name] = measure(live, caller_of(live, workload, image), requests, path, body)
         if not as_json:
-            Console(highlight=False).print(_table(found[name]), *_words(found[name]), sep="\n", soft_wrap=True)
+            console = Console(highlight=False)
+            console.print(_table(found[name], console.width), *_words(found[name]), sep="\n", soft_wrap=True)
         if plot:
             _draw(found[name], name, plot)
     if as_json:
@@ -159,24 +158,34 @@ def _by_body(bodies: tuple[str, ...], versions: Mapping[str, str], pattern: str)
     return counts
 
 
-def _table(measured: Measured) -> Table:
-    table = Table(box=None, pad_edge=False)
-    table.add_column("version", no_wrap=True)
-    for heading in ("expected", "measured", "requests", "by chance"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("0 %" + "100 %".rjust(BAR - 3), width=BAR, no_wrap=True)
-    for version, share in measured.split.shares.items():
-        fits = share.low <= share.count <= share.high
-        colour = "green" if fits else "red"
-        table.add_row(
-            version,
-            f"{share.expected:.0%}" if share.expected * 100 % 1 == 0 else f"{share.expected:.1%}",
-            Text(f"{share.measured:.1%}" + ("" if fits else " !"), style=colour),
-            str(share.count),
-            f"{share.low}–{share.high}",
-            Bar(1, 0, share.measured, width=BAR, color=colour),
-        )
-    return table
+_HEADINGS = ("version", "expected", "measured", "requests", "by chance")
+
+
+def _table(measured: Measured, width: int) -> RenderableType:
+    """With bars where there is room for them."""
+    rows = [_cells(version, share) for version, share in measured.split.shares.items()]
+    bars = [[*_cells(version, share), _bar(share)] for version, share in measured.split.shares.items()]
+    drawn = (*_HEADINGS, "0 %" + "100 %".rjust(BAR - 3)), bars
+    headings, shown = drawn if tables.fits(*drawn, width) else (_HEADINGS, rows)
+    return tables.table(headings, shown, width, _HEADINGS[1:])
+
+
+def _cells(version: str, share: Share) -> list[Text]:
+    return [
+        Text(version),
+        Text(f"{share.expected:.0%}" if share.expected * 100 % 1 == 0 else f"{share.expected:.1%}"),
+        Text(f"{share.measured:.1%}" + ("" if share.fits else " !"), style=_colour(share)),
+        Text(str(share.count)),
+        Text(f"{share.low}–{share.high}"),
+    ]
+
+
+def _bar(share: Share) -> Text:
+    return Text("█" * round(BAR * share.measured), style=_colour(share))
+
+
+def _colour(share: Share) -> str:
+    return "green" if share.fits else "red"
 
 
 def _words(measured: Measured) -> list[str]:
@@ -237,8 +246,7 @@ def _draw(measured: Measured, service: str, file: Path) -> None:
     shares = measured.split.shares
     figure, axes = pyplot.subplots(figsize=(7, 1.2 + 0.5 * len(shares)), layout="constrained")
     for row, share in enumerate(shares.values()):
-        fits = share.low <= share.count <= share.high
-        axes.barh(row, 100 * share.measured, color="#2e7d32" if fits else "#c62828", height=0.6)
+        axes.barh(row, 100 * share.measured, color="#2e7d32" if share.fits else "#c62828", height=0.6)
         low, high = (100 * count / max(share.requests, 1) for count in (share.low, share.high))
         axes.plot([low, high], [row, row], color="black", linewidth=2, marker="|", markersize=14)
         axes.text(101, row, f"{share.measured:.1%} of {share.requests}", va="center")

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import click
+from rich.text import Text
 
 from config import Mesh, files
-from mesh import cli, versions
+from mesh import cli, tables, versions
 from mesh.versions import Agent, Versions
 
 NONE = "none"
@@ -26,6 +27,10 @@ class Row:
     @property
     def differs(self) -> bool:
         return bool(self.declared) and self.declared != self.version
+
+    @property
+    def note(self) -> str:
+        return "; ".join(text for text in ("≠ declared" if self.differs else "", self.detail) if text)
 
 
 @click.command(epilog="Example: mesh version --stack dev")
@@ -46,11 +51,11 @@ def command(stack: str, as_json: bool) -> int:
     if as_json:
         cli.print_json({"declared": _declared(mesh), **found.as_data(), "differ": differ})
     else:
-        width = max(len(row.part) for row in rows) + 2
-        click.echo(f"{'':<{width}}{'declared':<12} {'running':<12}".rstrip())
-        for row in rows:
-            mark = click.style("  ≠ declared", fg="red", bold=True) if row.differs else ""
-            click.echo(f"{row.part:<{width}}{row.declared or '–':<12} {row.version:<12} {row.detail}".rstrip() + mark)
+        shown = [
+            (row.part, row.declared or "–", Text(row.version, "bold red" if row.differs else ""), row.note)
+            for row in rows
+        ]
+        tables.show(("", "declared", "running", ""), shown)
     return cli.Exit.FAILED if differ else cli.Exit.GOOD
 
 

@@ -37,6 +37,10 @@ class Share:
     def measured(self) -> float:
         return self.count / self.requests if self.requests else 0.0
 
+    @property
+    def fits(self) -> bool:
+        return self.low <= self.count <= self.high
+
 
 @dataclass(frozen=True)
 class Split:

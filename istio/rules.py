@@ -5,7 +5,7 @@ https://istio.io/latest/docs/reference/config/networking/
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -72,46 +72,53 @@ class Routed:
     @property
     def weights(self) -> Object:
         """The VirtualService."""
-        ports = {name: port for name, port in self.service.ports.items() if port.traffic(name) == "http"}
-        gateway = self._gateway
-        http: list[Spec] = []
-        if not gateway or len(self.service.ports) == 1:
-            http = self._http() if ports else []
-        else:
-            # Where a service has several ports, a request from a gateway has to be told which one it goes to.
-            http = [*self._http(gateway, ports[self._exposed or next(iter(ports))]), *self._http(MESH)]
-        hosts = [self.name, *(self.rule.expose.hosts if self.rule.expose else ())]
-        bound = {"gateways": [gateway, MESH]} if gateway else {}
-        spec = {"hosts": hosts, **bound, **_optional(http=http, tcp=self._tcp())}
+        expose = self.rule.expose
+        hosts = [self.name, *(expose.hosts if expose else ())]
+        bound = {"gateways": [self._gateway, MESH]} if expose else {}
+        spec = {"hosts": hosts, **bound, **_optional(http=self._http(), tcp=self._tcp())}
         return Object("VirtualService", names.virtual_service(self.name), spec)
 
     @property
-    def _gateway(self) -> str | None:
-        if not self.rule.expose:
-            return None
-        return self.rule.expose.gateway or f"{self.namespace}/{names.gateway(self.name)}"
+    def _gateway(self) -> str:
+        return (self.rule.expose and self.rule.expose.gateway) or f"{self.namespace}/{names.gateway(self.name)}"
 
-    @property
-    def _exposed(self) -> str | None:
-        return self.rule.expose.port if self.rule.expose else None
+    def _http(self) -> list[Spec]:
+        """Nobody calls an outside name at the service's own port: where it comes in, the route has to name one."""
+        ports = {name: port for name, port in self.service.ports.items() if port.traffic(name) == "http"}
+        expose = self.rule.expose
+        if not ports or not expose:
+            return self._routes() if ports else []
+        exposed = ports[expose.port or next(iter(ports))]
+        if len(ports) == 1:
+            return self._routes(exposed)
+        # By its own name, each port of the service leads to itself.
+        return [*self._routes(exposed, expose.hosts), *self._routes()]
 
-    def _http(self, gateway: str | None = None, port: Port | None = None) -> list[Spec]:
-        """The routes, for the requests that come by `gateway` if that is given."""
+    def _routes(self, port: Port | None = None, outside_names: Sequence[str] = ()) -> list[Spec]:
+        """To `port`, or to the port that was called; for the requests by one of these names alone, if there are any.
+
+        Both kinds have the same names: they are the same rule, with the same weights.
+        """
         routes = []
         for route in (*self.rule.match, self.rule):
             match = _match(route) if isinstance(route, Match) else {}
-            if gateway:
-                match["gateways"] = [gateway]
-            name = names.route(self.name, route.name) if isinstance(route, Match) else names.route(self.name)
+            matches = self._by_name(match, outside_names) if outside_names else [match] if match else []
             routes.append(
                 {
-                    "name": f"{name}-ingress" if port else name,
-                    **({"match": [match]} if match else {}),
+                    "name": names.route(self.name, route.name) if isinstance(route, Match) else names.route(self.name),
+                    **_optional(match=matches),
                     "route": self._destinations(route.weights or self.rule.weights, port),
                     **self._actions(route, port),
                 }
             )
         return routes
+
+    def _by_name(self, match: Spec, outside_names: Sequence[str]) -> list[Spec]:
+        """What `match` describes, by the gateway, and where a caller in the mesh uses an outside name."""
+        escaped = "|".join(name.replace(".", r"\.") for name in outside_names)
+        within = {**match, "authority": {"regex": rf"(?i)({escaped})(:[0-9]+)?"}}
+        # Istio does not look at sourceLabels beside gateways.
+        return [within] if "sourceLabels" in match else [{**match, "gateways": [self._gateway]}, within]
 
     def _tcp(self) -> list[Spec]:
         return [

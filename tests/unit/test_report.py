@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from config import ConfigError
+from config import ConfigError, merged
 from mesh import preflight
 from mesh.commands import diff
 from mesh.recorder import Resource
@@ -56,6 +56,10 @@ def other(name: str) -> dict[str, Any]:
 
 NOTHING: dict[str, Any] = {}
 V3 = bill(versions={"v3": {"image": "nginx:1.29", "replicas": 2}})
+TWO_PORTS = {
+    **bill(ports={"admin": {"port": 9998, "targetPort": 80}}),
+    "routing": {"bill-service": {"expose": {"hosts": ["bills.example.com"], "port": "http"}}},
+}
 
 # What changes → what it was, what it is, and what must be in the comment (and, after !, what must not).
 CASES: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any], tuple[str, ...]]] = {
@@ -77,6 +81,15 @@ CASES: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any], tuple[str, ...]]
         NOTHING,
         weighted(v1=0, v2=100),
         ("v1 90 % → 0 %, v2 10 % → 100 %", "Risk: medium", "90 % of the requests"),
+    ),
+    "a weight of an exposed service with several ports": (
+        TWO_PORTS,
+        merged(TWO_PORTS, weighted(v1=50, v2=50)),
+        (
+            "- **bill-service**: v1 90 % → 50 %, v2 10 % → 50 %; affects only VirtualService vs-bill-service\n",
+            "## `dev`: 1 resource changes",
+            "40 % of the requests to bill-service move from v1 to v2",
+        ),
     ),
     "an image": (
         NOTHING,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -72,11 +73,12 @@ def test_a_match_has_what_the_rule_says_unless_it_says_otherwise() -> None:
 
 
 def test_an_exposed_service_has_one_rule_for_the_gateway_and_the_mesh() -> None:
+    """With the port in it: in the mesh its outside name is called at another than the service's own."""
     spec = weights(expose={"hosts": ["bills.example.com"]})
     assert spec == {
         "hosts": ["bill-service", "bills.example.com"],
         "gateways": ["istio-demo/gw-bill-service", "mesh"],
-        "http": [{"name": "bill-service-route", "route": split(90, 10)}],
+        "http": [{"name": "bill-service-route", "route": split(90, 10, port={"number": 9999})}],
     }
     gateway = before(expose={"hosts": ["bills.example.com"]})["gw-bill-service"]
     assert gateway.spec == {
@@ -93,18 +95,56 @@ def test_a_secret_means_https_and_a_gateway_of_others_is_only_bound_to() -> None
     assert weights(expose={"hosts": ["a.io"], "gateway": "edge/public"})["gateways"] == ["edge/public", "mesh"]
 
 
-def test_a_request_from_a_gateway_is_told_the_port_where_there_are_several() -> None:
+OUTSIDE = {"authority": {"regex": r"(?i)(a\.io|b\.a\.io)(:[0-9]+)?"}}
+GATEWAY = {"gateways": ["istio-demo/gw-bill-service"]}
+
+
+def test_outside_names_lead_to_the_exposed_port_and_the_services_own_to_the_port_that_is_called() -> None:
     ports = {"bill-service": {"ports": {"admin": {"port": 81}, "tcp-data": {"port": 9000}}}}
-    spec = weights(ports, expose={"hosts": ["a.io"], "port": "admin"})
+    spec = weights(ports, expose={"hosts": ["a.io", "b.a.io"], "port": "admin"})
     assert spec["http"] == [
         {
-            "name": "bill-service-route-ingress",
-            "match": [{"gateways": ["istio-demo/gw-bill-service"]}],
+            "name": "bill-service-route",
+            "match": [GATEWAY, OUTSIDE],
             "route": split(90, 10, port={"number": 81}),
         },
-        {"name": "bill-service-route", "match": [{"gateways": ["mesh"]}], "route": split(90, 10)},
+        {"name": "bill-service-route", "route": split(90, 10)},
     ]
     assert spec["tcp"] == [{"match": [{"port": 9000}], "route": split(90, 10, port={"number": 9000})}]
+
+
+def test_matches_hold_for_outside_names_too() -> None:
+    ports = {"bill-service": {"ports": {"admin": {"port": 81}}}}
+    tester, user = {"headers": {"x-user": {"exact": "jason"}}}, {"sourceLabels": {"app": "x"}, "uri": {"prefix": "/a"}}
+    mirrored = {"name": "by-caller", **user, "mirror": {"version": "v1"}}
+    by_user, by_caller, rest, *own = weights(
+        ports,
+        expose={"hosts": ["a.io", "b.a.io"], "port": "admin"},
+        match=[{"name": "testers", **tester, "weights": {"v2": 100}}, mirrored],
+    )["http"]
+    assert by_user["match"] == [{**tester, **GATEWAY}, {**tester, **OUTSIDE}]
+    assert by_caller["match"] == [{**user, **OUTSIDE}], "beside gateways Istio does not look at sourceLabels"
+    assert by_caller["mirror"]["port"] == {"number": 81}
+    assert rest["match"] == [GATEWAY, OUTSIDE]
+    assert [route["name"] for route in own] == [by_user["name"], by_caller["name"], rest["name"]]
+    assert [route.get("match") for route in own] == [[tester], [user], None]
+
+
+@pytest.mark.parametrize(
+    ("name", "fits"),
+    [
+        ("a.io", True),
+        ("A.io:80", True),
+        ("b.a.io", True),
+        ("axio", False),
+        ("a.io.istio-demo", False),
+        ("bill-service", False),
+        ("bill-service.istio-demo:81", False),
+    ],
+)
+def test_outside_names_are_told_from_the_services_own(name: str, fits: bool) -> None:
+    """Envoy matches the whole of it, as here."""
+    assert bool(re.fullmatch(OUTSIDE["authority"]["regex"], name)) is fits
 
 
 def test_tcp_ports_get_tcp_routes_and_no_others() -> None:

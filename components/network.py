@@ -39,7 +39,7 @@ class NetworkPolicies(pulumi.ComponentResource):
         opened: list[pulumi.Resource] = []
         for service, declared in config.services.items():
             if declared.ports:
-                ports = [{"protocol": "TCP", "port": port.target} for port in declared.ports.values()]
+                ports = [{"protocol": "TCP", "port": port} for port in declared.container_ports]
                 spec = {
                     "podSelector": {"matchLabels": config.selector(service)},
                     "policyTypes": ["Ingress"],

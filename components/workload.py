@@ -197,7 +197,7 @@ def _variable(own_secret: str, name: str, value: str | EnvVarSource) -> dict[str
 
 
 def _container(name: str, workload: VersionConfig, service: ServiceConfig) -> dict[str, Any]:
-    ports = [{"name": port_name, "containerPort": port.target} for port_name, port in service.ports.items()]
+    ports = [{"name": port_name, "containerPort": port} for port, port_name in service.container_ports.items()]
     probe = workload.readiness_probe
     if probe is None and ports:
         # Without a probe a pod counts as ready before its server listens, and the first requests are refused.

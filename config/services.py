@@ -204,6 +204,15 @@ class Service(Model):
         return self.template.model_copy(update=fields)
 
     @property
+    def container_ports(self) -> dict[int, str]:
+        """The ports at which the pods listen, by number. Several ports of the service may lead to one, and the first
+        gives it its name."""
+        found: dict[int, str] = {}
+        for name, port in self.ports.items():
+            found.setdefault(port.target, name)
+        return found
+
+    @property
     def secrets(self) -> tuple[str, ...]:
         """The top-level secret keys that any version takes values from."""
         return tuple(sorted({key for name in self.versions for key in self.version(name).secrets}))

@@ -394,6 +394,23 @@ def test_ports_reach_service_and_pods() -> None:
     assert recording.outputs[recording.one("Workload").urn]["url"] == "http://bill-service.istio-demo:8080"
 
 
+def test_several_ports_of_a_service_may_lead_to_one_of_the_container() -> None:
+    """Which has one name: the API server takes a number and protocol once, and so does Pulumi's server-side apply."""
+    recording = workload(
+        ports={"http": {"port": 8080}, "admin": {"port": 8081, "targetPort": 80}, "metrics": {"port": 90}}
+    )
+    assert [(p["name"], p["port"], p["targetPort"]) for p in recording.spec("Service", "bill-service")["ports"]] == [
+        ("http", 8080, 80),
+        ("admin", 8081, 80),
+        ("metrics", 90, 90),
+    ]
+    assert container(recording)["ports"] == [
+        {"name": "http", "containerPort": 80},
+        {"name": "metrics", "containerPort": 90},
+    ]
+    assert container(recording)["readinessProbe"]["tcpSocket"] == {"port": 80}
+
+
 def test_selector_defaults_to_the_app_label() -> None:
     recording = workload(selector=None)
     assert recording.spec("Service", "bill-service")["selector"] == {"app": "bill-service"}

@@ -68,6 +68,11 @@ def workload(service: str, version: str) -> str:
     return f"{service}-{version}"
 
 
+def writable(number: int) -> str:
+    """The volume for one of the folders that stay writable."""
+    return f"writable-{number}"
+
+
 def env_secret(service: str) -> str:
     """The Secret with the values of the environment of a service's pods."""
     return f"{service}-env"

@@ -12,9 +12,10 @@ import pulumi
 import names
 from components.kubernetes import KubernetesObject
 from components.secret import EnvSecret, EnvSecretArgs
-from config import EnvVarSource, Mesh, merged
+from config import EnvVarSource, Mesh
 from config import Service as ServiceConfig
 from config import Workload as VersionConfig
+from config.merge import patched, settled
 from istio.values import sidecar
 
 
@@ -117,7 +118,7 @@ class Workload(pulumi.ComponentResource):
         }
         spec: dict[str, Any] = {
             "selector": {"matchLabels": selector},
-            "template": merged(template, workload.pod_template),
+            "template": settled(patched(template, workload.pod_template)),
         }
         if workload.replicas is not None:
             spec["replicas"] = workload.replicas
@@ -180,12 +181,8 @@ def _spread(workload: VersionConfig, selector: Mapping[str, str]) -> dict[str, A
 
 
 def _volumes(workload: VersionConfig) -> dict[str, Any]:
-    volumes = [{"name": _volume(number), "emptyDir": {}} for number in range(len(workload.writable_paths))]
+    volumes = [{"name": names.writable(number), "emptyDir": {}} for number in range(len(workload.writable_paths))]
     return {"volumes": volumes} if volumes else {}
-
-
-def _volume(number: int) -> str:
-    return f"writable-{number}"
 
 
 def _variable(own_secret: str, name: str, value: str | EnvVarSource) -> dict[str, Any]:
@@ -214,7 +211,7 @@ def _container(name: str, workload: VersionConfig, service: ServiceConfig) -> di
         "livenessProbe": workload.liveness_probe,
         "securityContext": workload.security_context,
         "volumeMounts": [
-            {"name": _volume(number), "mountPath": path} for number, path in enumerate(workload.writable_paths)
+            {"name": names.writable(number), "mountPath": path} for number, path in enumerate(workload.writable_paths)
         ],
         "resources": workload.resources,
     }

@@ -1,6 +1,7 @@
 """The stack's configuration: read in one place, as typed, frozen models."""
 
-from config.load import ConfigError, load, merged
+from config.load import ConfigError, load
+from config.merge import merged
 from config.mesh import Cluster, Mesh
 from config.model import StackConfig
 from config.nodes import Machine, NodeHost, Nodes

@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from config import rules
+from config.merge import merged
 from config.model import StackConfig
 from config.problems import MISSING, Problem, nearest, report
 from config.rules.raw import each_service, map_at
@@ -104,21 +105,6 @@ def _with_text_keys(value: Any) -> Any:
     if isinstance(value, list):
         return [_with_text_keys(inner) for inner in value]
     return value
-
-
-def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """`above` laid over `below`: maps are merged, anything else replaces, `null` removes."""
-    result = dict(below)
-    for key, value in above.items():
-        if value is None:
-            result.pop(key, None)
-        elif isinstance(value, Mapping) and isinstance(result.get(key), Mapping):
-            result[key] = merged(result[key], value)
-        elif isinstance(value, Mapping):
-            result[key] = merged({}, value)
-        else:
-            result[key] = value
-    return result
 
 
 def _nested_secret(key: str) -> Problem:

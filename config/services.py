@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, WrapValidator
 
+from config.merge import patched
 from config.types import (
     AbsolutePath,
     ConfigKey,
@@ -165,7 +166,9 @@ class Workload(Model):
         "learn that it goes; 0: no drain",
     )
     pod_template: Mapping[str, Any] = Field(
-        default_factory=dict, description="a piece of a pod template, {metadata, spec}, laid over the generated one"
+        default_factory=dict,
+        description="a piece of a pod template, {metadata, spec}, laid over the generated one as Kubernetes does it: "
+        "containers, volumes, env and the like are merged by their names, `null` and `$patch: delete` remove",
     )
 
     @property
@@ -194,13 +197,19 @@ class Service(Model):
     timeout: Duration = Field("5m", description="how long the pods may take to get ready, or to go, such as 90s or 5m")
 
     def version(self, name: str) -> Workload:
-        """What runs as version `name`: its own fields over those of the template; maps are merged."""
+        """What runs as version `name`: its own fields over those of the template; `env`, `labels` and `podTemplate` are
+        merged."""
         own = self.versions[name]
         fields: dict[str, Any] = {}
         for field in own.model_fields_set:
             value, inherited = getattr(own, field), getattr(self.template, field)
-            merge = isinstance(value, Mapping) and isinstance(inherited, Mapping)
-            fields[field] = {**inherited, **value} if merge and field in {"env", "labels"} else value
+            match field:
+                case "env" | "labels":
+                    fields[field] = {**inherited, **value}
+                case "pod_template":
+                    fields[field] = patched(inherited, value)
+                case _:
+                    fields[field] = value
         return self.template.model_copy(update=fields)
 
     @property

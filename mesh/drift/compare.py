@@ -15,6 +15,9 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final
 
+from config.merge import key_of, keys_of
+from config.quantity import quantity
+
 Object = Mapping[str, Any]
 
 
@@ -63,34 +66,9 @@ class Writer:
     time: str
 
 
-# The lists of the built-in kinds whose items have keys, by the name of the list.
-# https://kubernetes.io/docs/reference/generated/kubernetes-api/v1.34/ ("patch merge key")
-_MERGE_KEYS: Mapping[str, tuple[tuple[str, ...], ...]] = {
-    "containers": (("name",),),
-    "initContainers": (("name",),),
-    "volumes": (("name",),),
-    "env": (("name",),),
-    "imagePullSecrets": (("name",),),
-    "secrets": (("name",),),
-    "webhooks": (("name",),),
-    "volumeMounts": (("mountPath",),),
-    "volumeDevices": (("devicePath",),),
-    "hostAliases": (("ip",),),
-    "topologySpreadConstraints": (("topologyKey", "whenUnsatisfiable"),),
-    "ports": (("containerPort", "protocol"), ("port", "protocol")),
-}
-_KEY_DEFAULTS = {"protocol": "TCP"}
-
 _WEBHOOKS = ("ValidatingWebhookConfiguration", "MutatingWebhookConfiguration")
 
 _QUANTITIES = frozenset({"limits", "requests", "divisor", "sizeLimit", "averageValue", "hard"})
-_SUFFIXES: Mapping[str, Decimal] = {
-    **{suffix: Decimal(1024) ** power for power, suffix in enumerate(("Ki", "Mi", "Gi", "Ti", "Pi", "Ei"), 1)},
-    **{suffix: Decimal(1000) ** power for power, suffix in enumerate(("k", "M", "G", "T", "P", "E"), 1)},
-    **{suffix: Decimal(1000) ** -power for power, suffix in enumerate(("m", "u", "n"), 1)},
-    "": Decimal(1),
-}
-_QUANTITY = re.compile(r"([+-]?\d+(?:\.\d*)?(?:[eE][+-]?\d+)?)(Ki|Mi|Gi|Ti|Pi|Ei|k|M|G|T|P|E|m|u|n|)")
 _UNITS: Mapping[str, Decimal] = {
     "h": Decimal(3600),
     "m": Decimal(60),
@@ -187,7 +165,7 @@ def _walk(path: Path, declared: Any, live: Any, exact: bool) -> Iterator[Differe
 
 
 def _walk_list(path: Path, declared: list[Any], live: list[Any], exact: bool) -> Iterator[Difference]:
-    keys = [] if exact else _keys(path, declared)
+    keys = [] if exact or not path else [Key(fields) for fields in keys_of(str(path[-1]), declared)]
     if keys:
         for key, item in zip(keys, declared, strict=True):
             yield from _walk((*path, key), item, at(live, (key,)), exact)
@@ -203,21 +181,9 @@ def _walk_list(path: Path, declared: list[Any], live: list[Any], exact: bool) ->
         yield Difference(path, declared, live)
 
 
-def _keys(path: Path, items: list[Any]) -> list[Key]:
-    """The keys of the items of a list; [] when it has none, or not everywhere."""
-    for names in _MERGE_KEYS.get(str(path[-1]), ()) if path else ():
-        example = Key(tuple((name, None) for name in names))
-        keys = [_key_of(item, example) for item in items]
-        if all(keys) and len(set(keys)) == len(keys):
-            return [key for key in keys if key]
-    return []
-
-
 def _key_of(item: Any, example: Key) -> Key | None:
-    if not isinstance(item, Mapping):
-        return None
-    values = [(name, item.get(name, _KEY_DEFAULTS.get(name))) for name, _ in example.fields]
-    return None if any(value is None for _, value in values) else Key(tuple(values))
+    fields = key_of(item, [name for name, _ in example.fields])
+    return Key(fields) if fields else None
 
 
 def _is_same(path: Path, declared: Any, live: Any, exact: bool) -> bool:
@@ -228,17 +194,11 @@ def _is_same(path: Path, declared: Any, live: Any, exact: bool) -> bool:
     if isinstance(declared, bool) or isinstance(live, bool):
         return False
     one, other = str(declared), str(live)
-    if not _QUANTITIES.isdisjoint(path) and _QUANTITY.fullmatch(one) and _QUANTITY.fullmatch(other):
-        return _quantity(one) == _quantity(other)
+    if not _QUANTITIES.isdisjoint(path) and (amount := quantity(one)) is not None:
+        return amount == quantity(other)
     if exact and _DURATION.fullmatch(one) and _DURATION.fullmatch(other):
         return _seconds(one) == _seconds(other)
     return one == other
-
-
-def _quantity(text: str) -> Decimal:
-    """https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/"""
-    number, suffix = _QUANTITY.fullmatch(text).groups()  # type: ignore[union-attr]
-    return Decimal(number) * _SUFFIXES[suffix]
 
 
 def _seconds(text: str) -> Decimal:

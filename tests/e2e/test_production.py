@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import names
-from config.load import merged
+from config import merged
 from harness.stack import PulumiError, Stack, stack_file
 from harness.traffic import ask, wait_until_answering
 from localcluster import ClusterError, EmbeddedCluster

@@ -580,6 +580,35 @@ def test_pod_template_is_laid_over_the_generated_one() -> None:
     assert template["spec"]["containers"]
 
 
+def test_a_container_of_a_piece_is_the_generated_one_or_one_more() -> None:
+    shared = {
+        "containers": [{"name": "bill-service", "volumeMounts": [{"name": "data", "mountPath": "/data"}]}],
+        "volumes": [{"name": "data", "emptyDir": {}}],
+    }
+    own = {
+        "containers": [{"name": "bill-service", "lifecycle": None, "env": [{"name": "B", "value": "3"}]}],
+        "initContainers": [{"name": "init", "image": "busybox"}],
+        "terminationGracePeriodSeconds": None,
+    }
+    template = {"env": {"A": "1", "B": "2"}, "writablePaths": ["/run"], "podTemplate": {"spec": shared}}
+    recording = workload(template=template, versions={"v1": {"podTemplate": {"spec": own}}})
+    spec, other = pod(recording)["spec"], pod(recording, "bill-service-v2")["spec"]
+    (one,), (another,) = spec["containers"], other["containers"]
+    assert one["image"] == "nginx"
+    assert one["env"] == [{"name": "A", "value": "1"}, {"name": "B", "value": "3"}]
+    assert one["volumeMounts"] == [
+        {"name": "writable-0", "mountPath": "/run"},
+        {"name": "data", "mountPath": "/data"},
+    ]
+    assert [volume["name"] for volume in spec["volumes"]] == ["writable-0", "data"]
+    assert "lifecycle" not in one
+    assert "terminationGracePeriodSeconds" not in spec
+    assert spec["initContainers"] == [{"name": "init", "image": "busybox"}]
+    assert another["env"] == [{"name": "A", "value": "1"}, {"name": "B", "value": "2"}]
+    assert "lifecycle" in another
+    assert "initContainers" not in other
+
+
 def test_version_label_can_differ_from_the_version() -> None:
     changes = {"services": {"bill-service": {"versions": {"v1": {"versionLabel": "2024-1"}}}}}
     recording = made(make_workload, **changes)

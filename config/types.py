@@ -36,6 +36,7 @@ def _pod_count(value: object) -> int | str:
 
 DNS_LABEL = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
 SERVICE_NAME = r"^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$"
+PORT_NAME = r"^[a-z]([-a-z0-9]{0,13}[a-z0-9])?$"
 REVISION_NAME = r"^[a-z0-9]([-a-z0-9]{0,44}[a-z0-9])?$"
 
 DnsLabel = Annotated[
@@ -88,7 +89,7 @@ Milliseconds = Annotated[str, _MILLISECONDS, AfterValidator(_more_than_none)]
 PortName = Annotated[
     str,
     Field(
-        pattern=r"^[a-z]([-a-z0-9]{0,13}[a-z0-9])?$",
+        pattern=PORT_NAME,
         description="a port name (RFC 6335): at most 15 of a-z, 0-9 and '-', first a letter, last no '-'",
     ),
 ]

@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from config.problems import Problem
-from config.rules import environment, mesh, nodes, routing, services
+from config.rules import environment, mesh, nodes, pieces, pods, routing, services
 from config.rules.raw import Raw
 
 RULES: tuple[Callable[[Raw], Iterator[Problem]], ...] = (
     *mesh.RULES,
     *nodes.RULES,
     *services.RULES,
+    *pieces.RULES,
+    *pods.RULES,
     *environment.RULES,
     *routing.RULES,
 )

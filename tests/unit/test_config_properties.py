@@ -110,7 +110,25 @@ COMPLETE: Mapping[str, Any] = {
                     "writablePaths": ["/var/cache"],
                     "spread": [{"topologyKey": "zone", "maxSkew": 2, "whenUnsatisfiable": "DoNotSchedule"}],
                     "drainSeconds": 3,
-                    "podTemplate": {"spec": {"nodeSelector": {"disk": "ssd"}}},
+                    "podTemplate": {
+                        "metadata": {"annotations": {"note": "x"}},
+                        "spec": {
+                            "nodeSelector": {"disk": "ssd"},
+                            "containers": [
+                                {
+                                    "name": "log",
+                                    "image": "nginx",
+                                    "ports": [{"containerPort": 80}],
+                                    "env": [{"name": "A", "value": "1"}],
+                                    "volumeMounts": [{"name": "data", "mountPath": "/data"}],
+                                    "resources": {"requests": {"cpu": "10m"}, "limits": {"cpu": 1}},
+                                    "readinessProbe": {"httpGet": {"port": 80}},
+                                    "lifecycle": {"preStop": {"exec": {"command": ["a"]}}},
+                                }
+                            ],
+                            "volumes": [{"name": "data", "emptyDir": {}}],
+                        },
+                    },
                 },
                 "v2": {},
             },

@@ -87,6 +87,24 @@ LEDGER_SERVICE = {
     "versions": {"v1": bill("v1"), "v2": bill("v2")},
 }
 
+# Two ports that one server answers, and a volume for the generated container.
+CART_SERVICE = {
+    "ports": {
+        "http": {"port": 8080, "targetPort": 80},
+        "admin": {"port": 8081, "targetPort": 80, "appProtocol": "http"},
+    },
+    "template": {
+        "image": IMAGE,
+        "podTemplate": {
+            "spec": {
+                "containers": [{"name": "cart-service", "volumeMounts": [{"name": "more", "mountPath": "/more"}]}],
+                "volumes": [{"name": "more", "emptyDir": {}}],
+            }
+        },
+    },
+    "versions": {"v1": bill("v1"), "v2": bill("v2")},
+}
+
 
 def match(name: str, **fields: Any) -> dict[str, Any]:
     return {"name": name, "headers": {"x-test": {"exact": name}}, **fields}
@@ -117,6 +135,14 @@ ROUTING = {
         "connectionPool": {"tcp": {"maxConnections": 123}, "http": {"http1MaxPendingRequests": 45}},
     },
     "ledger-service": {"weights": {"v1": 30, "v2": 70}},
+    "cart-service": {
+        "weights": {"v1": 70, "v2": 30},
+        "match": [
+            match("header", weights={"v2": 100}),
+            {"name": "source", "sourceLabels": {"app": "nobody"}, "weights": {"v2": 100}},
+        ],
+        "expose": {"hosts": ["cart.example.com"], "port": "http"},
+    },
 }
 
 
@@ -215,7 +241,11 @@ def outside(kubectl: Kubectl, cluster: object, certificate: Certificate) -> Iter
 def complete(config: Config, outside: str) -> Config:
     """One configuration with every feature."""
     changes = {
-        "services": {"session-service": SESSION_SERVICE, "ledger-service": LEDGER_SERVICE},
+        "services": {
+            "session-service": SESSION_SERVICE,
+            "ledger-service": LEDGER_SERVICE,
+            "cart-service": CART_SERVICE,
+        },
         "routing": ROUTING,
         "egress": {
             "api.example.com": {"protocol": "HTTP", "addresses": [outside]},
@@ -331,6 +361,56 @@ def test_requests_from_outside_follow_the_same_weights(caller: Proxy, kubectl: K
     tester = get(kubectl, *host, "--header", "x-test: header", f"{gateway}/?[1-20]", **stranger)
     assert versions(tester) == {"this is bill-service-v2"}
     assert [a.status for a in get(kubectl, "--header", "Host: other.example.com", f"{gateway}/", **stranger)] == ["404"]
+
+
+def requests_at(caller: Proxy, port: int) -> int:
+    """How many this caller has sent to a port of the cart's Service."""
+    found = caller.endpoints("cart-service", NAMESPACE)
+    return sum(one.succeeded for one in found if one.cluster.port == port and one.cluster.subset)
+
+
+@pytest.mark.parametrize(("service", "host", "v1"), [("cart", "cart", 0.7), ("bill", "bills", 0.9)])
+def test_callers_in_the_mesh_get_the_same_by_the_outside_name(
+    service: str, host: str, v1: float, caller: Proxy, kubectl: Kubectl
+) -> None:
+    """The address is of no network: only by the rules for the name can there be an answer."""
+    host = f"{host}.example.com"
+    within: Mapping[str, Any] = {}
+    inside = ["--resolve", f"{host}:80:192.0.2.1", f"http://{host}/?[1-400]"]
+    stranger = {"namespace": OUTSIDE, "pods": OUTSIDE, "container": OUTSIDE}
+    outside = ["--header", f"Host: {host}", "http://istio-ingressgateway.istio-system/?[1-400]"]
+    for where, curl in ((within, inside), (stranger, outside)):
+        answers = get(kubectl, *curl, **where)
+        versions(answers)
+        assert len(answers) == 400
+        assert is_plausible(sum(a.text == "this is bill-service-v1" for a in answers), 400, v1)
+        tester = get(kubectl, "--header", "x-test: header", *curl[:-1], curl[-1].replace("400", "20"), **where)
+        assert versions(tester) == {"this is bill-service-v2"}
+    split = {"v1": round(v1 * 100), "v2": 100 - round(v1 * 100)}
+    gateway = next(proxy for proxy in proxies(kubectl, "istio-system") if proxy.pod.startswith("istio-ingressgateway"))
+    for proxy in (caller, gateway):
+        splits = proxy.splits(f"{service}-service", NAMESPACE, f"{service}-service-route")
+        assert splits and all(found == split for found in splits), splits
+
+
+def test_two_ports_of_one_server_are_told_apart(caller: Proxy, kubectl: Kubectl) -> None:
+    before = {port: requests_at(caller, port) for port in (8080, 8081)}
+    by_name = "this is bill-service-v1", "this is bill-service-v2"
+    assert versions(get(kubectl, "http://cart-service:8081/?[1-60]")) == set(by_name)
+    assert {port: requests_at(caller, port) - before[port] for port in before} == {8080: 0, 8081: 60}
+    versions(get(kubectl, "http://cart-service:8080/?[1-20]"))
+    versions(get(kubectl, "--resolve", "cart.example.com:80:192.0.2.1", "http://cart.example.com/?[1-20]"))
+    assert {port: requests_at(caller, port) - before[port] for port in before} == {8080: 40, 8081: 60}
+
+
+def test_a_piece_of_a_pod_template_adds_to_the_generated_container(caller: Proxy, kubectl: Kubectl) -> None:
+    del caller
+    where = ["deployment/cart-service-v1", f"--namespace={NAMESPACE}", "--container=cart-service"]
+    assert "/more" in kubectl.run("exec", *where, "--", "sh", "-c", "grep -o ' /more ' /proc/mounts")
+    pod = kubectl.json("get", "deployment", "cart-service-v1", f"--namespace={NAMESPACE}")["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert container["image"] == IMAGE
+    assert [port["containerPort"] for port in container["ports"]] == [80]
 
 
 def test_the_ingress_gateway_ends_tls(caller: Proxy, kubectl: Kubectl, tmp_path: Path) -> None:

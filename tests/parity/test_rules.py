@@ -101,7 +101,14 @@ def test_istio_accepts_the_feature(feature: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "rule", [{}, {"expose": {"hosts": ["bills.example.com"], "port": "admin"}, "match": [TESTERS]}]
+    "rule",
+    [
+        {},
+        {
+            "expose": {"hosts": ["bills.example.com", "b.example.com"], "port": "admin"},
+            "match": [TESTERS, {"name": "source", "sourceLabels": {"app": "front-tomcat"}, "uri": {"prefix": "/a"}}],
+        },
+    ],
 )
 def test_istio_accepts_several_ports_tcp_included(rule: Mapping[str, Any], tmp_path: Path) -> None:
     accepted(tmp_path, *objects(**PORTS, routing={"bill-service": rule}))

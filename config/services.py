@@ -61,13 +61,27 @@ def traffic(port_name: str, port: int, app_protocol: str | None) -> Literal["htt
 
     https://istio.io/latest/docs/ops/configuration/traffic-management/protocol-selection/
     """
-    protocol = (app_protocol or port_name).lower().removeprefix("kubernetes.io/").split("-")[0]
+    protocol = _protocol(port_name, app_protocol)
     if protocol in ("https", "tls", "wss", "udp"):
         return ""
     if protocol in ("tcp", "mongo", "mysql", "redis"):
         return "tcp"
     never_looked_at = (25, 53, 3306, 27017)
     return "tcp" if port in never_looked_at and protocol not in ("http", "http2", "grpc", "ws", "h2c") else "http"
+
+
+def spoken(port_name: str, port: int, app_protocol: str | None) -> Literal["http/1", "http/2", "bytes", ""]:
+    """What a pod's sidecar takes for granted at a port; '' where it looks at each connection."""
+    protocol = _protocol(port_name, app_protocol)
+    if protocol in ("grpc", "http2", "h2c"):
+        return "http/2"
+    if protocol in ("http", "ws"):
+        return "http/1"
+    return "" if traffic(port_name, port, app_protocol) == "http" else "bytes"
+
+
+def _protocol(port_name: str, app_protocol: str | None) -> str:
+    return (app_protocol or port_name).lower().removeprefix("kubernetes.io/").split("-")[0]
 
 
 class Spread(Model):

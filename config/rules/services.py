@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import names
 from config.problems import MISSING, Problem
 from config.rules.raw import Raw, each_service, inherited, is_whole, map_at
+from config.services import spoken
 
 
 def every_version_has_an_image(raw: Raw) -> Iterator[Problem]:
@@ -92,6 +93,28 @@ def port_numbers_are_unique(raw: Raw) -> Iterator[Problem]:
             taken.setdefault(number, port_name)
 
 
+def ports_of_one_server_agree(raw: Raw) -> Iterator[Problem]:
+    """The sidecar of a pod reads what comes in at a port as the first port of the Service says that leads there."""
+    for name, service, _ in each_service(raw):
+        first: dict[int, tuple[str, str]] = {}
+        for port_name, port in map_at(service, "ports").items():
+            number, protocol = map_at(port).get("port"), map_at(port).get("appProtocol")
+            target = map_at(port).get("targetPort", number)
+            if not isinstance(number, int) or not isinstance(target, int) or not isinstance(protocol, str | None):
+                continue
+            speaks = spoken(port_name, number, protocol)
+            other, known = first.setdefault(target, (port_name, speaks))
+            lost = (known, speaks) in (("http/1", "http/2"), ("http/1", "bytes"), ("http/2", "bytes"))
+            if lost and map_at(raw, "mesh").get("mode") != "off":
+                yield Problem(
+                    f"services.{name}.ports.{port_name}",
+                    dict(map_at(port)),
+                    f"the protocol of '{other}', which leads to the same port of the pods: there, all is read as that",
+                    f"put '{port_name}' before '{other}', or give both an appProtocol that Istio does not know, like "
+                    "auto: then it looks at each connection",
+                )
+
+
 def selectors_differ(raw: Raw) -> Iterator[Problem]:
     """Each of two services with one selector would send requests to the pods of both."""
     taken: dict[str, str] = {}
@@ -172,5 +195,6 @@ RULES = (
     selectors_leave_the_version_alone,
     existing_pods_have_no_revision,
     port_numbers_are_unique,
+    ports_of_one_server_agree,
     selectors_differ,
 )

@@ -67,6 +67,11 @@ def env(value: Any) -> dict[str, Any]:
     return v1(env={"DB": value})
 
 
+def shared(**ports: Any) -> dict[str, Any]:
+    """More ports that lead to that of `http`."""
+    return bill(ports={name: {"port": 81, "targetPort": 80, **fields} for name, fields in ports.items()})
+
+
 DB = "services.bill-service.versions.v1.env.DB"
 RULE = "routing.bill-service"
 MATCH = "routing.bill-service.match.0"
@@ -317,6 +322,8 @@ BAD: Sequence[tuple[Mapping[str, Any], str, str]] = [
     (bill(timeout="5 minutes"), f"{BILL}.timeout", "such as 90s or 5m"),
     (bill(timeout=""), f"{BILL}.timeout", "such as 90s or 5m"),
     (bill(ports={"other": {"port": 9999}}), f"{BILL}.ports.other.port", "'http' has the same"),
+    (shared(grpc={}), f"{BILL}.ports.grpc", "the protocol of 'http', which leads to the same port"),
+    (shared(raw={"appProtocol": "tcp"}), f"{BILL}.ports.raw", "put 'raw' before 'http'"),
     (
         {"services": {"front-tomcat": {"selector": {"service": "bill-service"}}}},
         f"{BILL}.selector",
@@ -394,6 +401,21 @@ def test_off_needs_no_quotes_and_no_version(off: object) -> None:
     assert given.mesh.mode == "off"
     assert not given.mesh.on
     assert given.weights == {}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        shared(admin={}),
+        shared(admin={"appProtocol": "http"}),
+        merged(shared(grpc={}), http(appProtocol="auto")),
+        {"mesh": {"mode": "off"}, **shared(grpc={})},
+        bill(ports={"http": {"appProtocol": "grpc"}, "web": {"port": 81, "targetPort": 80, "appProtocol": "http"}}),
+        bill(ports={"http": {"appProtocol": "tcp"}, "web": {"port": 81, "targetPort": 80, "appProtocol": "http"}}),
+    ],
+)
+def test_ports_that_lead_to_one_server(change: Mapping[str, Any]) -> None:
+    assert len(config(**change).services["bill-service"].container_ports) == 1
 
 
 def test_unlisted_versions_have_weight_0() -> None:

@@ -41,29 +41,37 @@ def pods_can_be_made(raw: Raw) -> Iterator[Problem]:
     yield from found.values()
 
 
+@dataclass(frozen=True)
 class _Places:
-    """Where the configuration says what a version's pod template has, the innermost place first."""
+    """Where the configuration says what the pods of a version have."""
 
-    def __init__(self, raw: Raw, name: str, version: str) -> None:
-        self.name = name
-        self.own = map_at(raw, "services", name, "versions", version)
-        self.template = map_at(raw, "services", name, "template")  # laid over that of all services already
-        self.shared = map_at(raw, "template")
-        self.levels = {f"services.{name}.versions.{version}": self.own, f"services.{name}.template": self.template}
+    raw: Raw
+    service: str
+    version: str
+
+    @property
+    def levels(self) -> dict[str, Raw]:
+        """By key, the innermost first; the service's template is laid over that of all services already."""
+        service = map_at(self.raw, "services", self.service)
+        return {
+            f"services.{self.service}.versions.{self.version}": map_at(service, "versions", self.version),
+            f"services.{self.service}.template": map_at(service, "template"),
+        }
 
     @property
     def piece(self) -> Raw:
-        return patched(map_at(self.template, POD_TEMPLATE), map_at(self.own, POD_TEMPLATE))
+        own, inherited_piece = (map_at(level, POD_TEMPLATE) for level in self.levels.values())
+        return patched(inherited_piece, own)
 
     def key(self, path: Path) -> str:
         """Of the innermost place that says something at `path`, or where it is missing, at what holds it."""
         for length in range(len(path), 0, -1):
             for key, level in self.levels.items():
                 if found := self._at(level, path[:length]):
-                    shared = self._at(self.shared, path[:length]) if level is self.template else None
-                    is_shared = shared is not None and shared[1] == found[1]
-                    steps = ["template", *shared[0]] if shared and is_shared else [key, *found[0]]
-                    return ".".join([*steps, *path[length:]])
+                    steps, value = found
+                    shared = self._at(map_at(self.raw, "template"), path[:length])
+                    where = ["template", *shared[0]] if shared and shared[1] == value else [key, *steps]
+                    return ".".join([*where, *path[length:]])
         return ".".join([next(iter(self.levels)), POD_TEMPLATE, *path])
 
     def _at(self, level: Raw, path: Path) -> tuple[list[str], object] | None:
@@ -71,7 +79,7 @@ class _Places:
         if found := _find(map_at(level, POD_TEMPLATE), path):
             return [POD_TEMPLATE, *found[0]], found[1]
         *container, field = path
-        generated = container == ["spec", "containers", self.name]
+        generated = container == ["spec", "containers", self.service]
         return ([field], level[field]) if generated and field in _OF_THE_SCHEMA and field in level else None
 
 

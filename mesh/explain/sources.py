@@ -34,5 +34,16 @@ def of_versions(snapshot: Snapshot, versions: Iterable[str]) -> tuple[Source, ..
 
 
 def merged(sources: Iterable[Source]) -> tuple[Source, ...]:
-    """One for each object and line, in order."""
-    return tuple(dict.fromkeys(sources))
+    """One for each object and line, in order, with all the keys that this line declares: a file may have a map on one.
+
+    An object whose line is known is not named again without one.
+    """
+    keys: dict[tuple[str, str], dict[str, None]] = {}
+    for source in sources:
+        keys.setdefault((source.object, source.origin), {})[source.key] = None
+    placed = {name for name, origin in keys if origin}
+    return tuple(
+        Source(name, ", ".join(filter(None, found)), origin)
+        for (name, origin), found in keys.items()
+        if origin or name not in placed
+    )

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import re
 from collections.abc import Mapping
 from html.parser import HTMLParser
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.console import Console
 
 from config.files import Origin
@@ -463,6 +466,33 @@ def test_the_text_fits_on_one_screen_and_explains_the_control_path_in_full() -> 
     full = printed(path, full=True)
     assert "etcd" in full and "LDS brings listeners" in full
     assert "routing.bill-service.weights.v1 in Pulumi.dev.yaml:6" in full
+
+
+_KEYS = [
+    ("routing", "bill-service", "weights"),
+    *(("routing", "bill-service", "weights", version) for version in ("v1", "v2")),
+    *(("services", "bill-service", "versions", version) for version in ("v1", "v2")),
+    ("services", "bill-service", "ports", "http"),
+    ("services", "bill-service", "ports", "http", "targetPort"),
+    ("mesh", "cni"),
+]
+
+
+@given(st.dictionaries(st.sampled_from(_KEYS), st.integers(27, 29)))
+def test_no_hop_names_a_place_twice_however_the_file_is_written(lines: dict[tuple[str, ...], int]) -> None:
+    """A map on one line has several keys there."""
+    path = hops.explain(
+        snapshot(declared=Declared({key: Origin("Pulumi.dev.yaml", line) for key, line in lines.items()}))
+    )
+    for hop in path.hops:
+        places = [(source.object, source.origin) for source in hop.sources]
+        assert len(places) == len(set(places))
+        assert not any((name, "") in places for name, origin in places if origin)
+    for found in re.findall(r"\(Pulumi\.dev\.yaml:([0-9,]+)\)", printed(path)):
+        assert len(found.split(",")) == len(set(found.split(",")))
+    used = [("routing", "bill-service", "weights", version) for version in ("v1", "v2")]
+    named = " ".join(source.key for hop in path.hops for source in hop.sources)
+    assert all(".".join(key) in named for key in used if key in lines)
 
 
 def test_the_mermaid_chart_has_the_weights_and_quotes_its_labels() -> None:

@@ -8,11 +8,9 @@ from typing import Any, Literal
 
 from mesh.recorder import Resource
 from mesh.report.states import Comparison
+from mesh.report.values import MISSING, inside
 
 Operation = Literal["create", "update", "replace", "delete"]
-
-MISSING: Any = object()
-"""The value of a path that is not there."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +46,36 @@ class Change:
     @property
     def differences(self) -> list[Difference]:
         return list(_differences(self.old, self.new, ()))
+
+    @property
+    def subject(self) -> str:
+        return subject(self.resource)
+
+    @property
+    def component(self) -> str:
+        return component(self.resource)
+
+
+_SUBJECTS: Mapping[str, str] = {
+    "Istio": "mesh",
+    "Purge": "mesh",
+    "PurgeGuard": "mesh",
+    "WorkloadNamespace": "namespace",
+    "NetworkPolicies": "network",
+    "Stack": "",
+}
+
+
+def subject(resource: Resource) -> str:
+    """Whom a resource is about: the component that declares it, by the name that people know it by."""
+    _, _, _, name = resource.parent.split("::") if resource.parent else ("", "", "", "")
+    provider = resource.type.startswith("pulumi:providers:")
+    return _SUBJECTS.get(component(resource), name) or ("cluster" if provider else resource.name)
+
+
+def component(resource: Resource) -> str:
+    """The class of the component that declares a resource, '' for none."""
+    return resource.parent.split("::")[2].rpartition(":")[2] if resource.parent else ""
 
 
 # What Kubernetes or Helm cannot change in place; a path is a prefix.
@@ -91,17 +119,10 @@ def _is_replaced(change: Change) -> bool:
 
 
 def _differences(old: Any, new: Any, path: tuple[str, ...]) -> Iterator[Difference]:
-    old, new = _by_name(old), _by_name(new)
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
-        for key in [*old, *(key for key in new if key not in old)]:
-            yield from _differences(old.get(key, MISSING), new.get(key, MISSING), (*path, key))
-    elif old is MISSING or new is MISSING or old != new:
+    """What comes or goes as a whole is one difference."""
+    both = MISSING not in (old, new)
+    if both and (found := inside(old, new)):
+        for key, was, now in found:
+            yield from _differences(was, now, (*path, key))
+    elif old != new:
         yield Difference(path, old, new)
-
-
-def _by_name(value: Any) -> Any:
-    """A list of named things, containers or routes for instance, as a map."""
-    if isinstance(value, list) and value and all(isinstance(item, Mapping) and "name" in item for item in value):
-        named = {str(item["name"]): item for item in value}
-        return named if len(named) == len(value) else value
-    return value

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from mesh.report.report import ObjectDiff, Report
 from mesh.report.risk import Risk
-from mesh.report.words import count
+from mesh.report.values import count
 
 LIMIT = 64_000
 """Characters. GitHub takes 65,536: https://github.com/orgs/community/discussions/27190"""
@@ -40,15 +40,20 @@ def _head(report: Report) -> Iterator[str]:
         return
     yield from (f"- **{one.subject}**{_inert(str(one)[len(one.subject) :])}" for one in report.words)
     if report.refusals:
-        yield from ("", "**Refused**", "", *(f"- ⛔ {line}" for line in report.refusals))
+        yield from ("", "**Refused**", "", *(f"- ⛔ {_escaped(line)}" for line in report.refusals))
     if report.verdict != "none":
-        yield from ("", f"**Risk: {report.risk.level}**", "", *(f"- {line}" for line in risk_lines(report.risk)))
+        lines = (f"- {_escaped(line)}" for line in risk_lines(report.risk))
+        yield from ("", f"**Risk: {report.risk.level}**", "", *lines)
     yield from ("", f"<sub>{report.before} → {report.after}</sub>")
 
 
 def _inert(text: str) -> str:
     """Without HTML or code of its own."""
-    return text.replace("<", "&lt;").replace("`", "'")
+    return _escaped(text).replace("`", "'")
+
+
+def _escaped(text: str) -> str:
+    return text.replace("<", "&lt;")
 
 
 def summary(report: Report) -> str:
@@ -65,7 +70,8 @@ def summary(report: Report) -> str:
 
 
 def risk_lines(risk: Risk) -> Iterator[str]:
-    yield "traffic: " + ("; ".join(risk.traffic) or "none moves")
+    yield from (f"traffic: {line}" for line in risk.traffic or ("none moves",))
+    yield from (f"meanwhile: {line}" for line in risk.meanwhile)
     yield "restarts: " + (", ".join(risk.restarts) or "no pod")
     yield "deleted: " + (", ".join(risk.deleted) or "nothing")
     yield "replaced: " + (", ".join(risk.replaced) or "nothing")

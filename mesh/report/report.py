@@ -10,7 +10,9 @@ from typing import Any, Literal
 
 from mesh import render
 from mesh.helm import HelmError
+from mesh.report import effects, meanwhile, model
 from mesh.report.changes import Change, changes
+from mesh.report.effects import Effect
 from mesh.report.risk import MANDATORY, Risk, pods, refusals, risk
 from mesh.report.states import Comparison, State
 from mesh.report.words import Sentence, sentences
@@ -72,7 +74,12 @@ def report(stack: str, comparison: Comparison) -> Report:
         after.name,
         refusals=tuple(refusals(found)),
         words=tuple(sentences(found)),
-        risk=risk(found, [one.name for one in mesh if one.restarts] or _unknown(not_rendered), _policy(before, after)),
+        risk=risk(
+            found,
+            list(_effects(before, after)),
+            [one.name for one in mesh if one.restarts] or _unknown(not_rendered),
+            _policy(before, after),
+        ),
         resources=tuple(
             ObjectDiff(_SIGNS[change.operation], f"{change.kind} {change.name}", _diff(change.old, change.new))
             for change in found
@@ -81,6 +88,12 @@ def report(stack: str, comparison: Comparison) -> Report:
         rendered=tuple(ObjectDiff(one.sign, one.name, _diff(one.old, one.new)) for one in mesh),
         not_rendered=not_rendered,
     )
+
+
+def _effects(before: State, after: State) -> Iterator[Effect]:
+    meshed = all(model.mesh(state).mode != "off" for state in (before, after))
+    yield from effects.of_services(model.services(before), model.services(after), meshed)
+    yield from meanwhile.of_states(before, after)
 
 
 @dataclass(frozen=True)

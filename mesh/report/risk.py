@@ -4,29 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import names
 from config import versions
-from mesh.report import words
 from mesh.report.changes import Change
-
-Level = Literal["none", "low", "medium", "high"]
+from mesh.report.effects import LEVELS, Area, Effect, Level
+from mesh.report.model import WORKLOADS, mesh_version, routes, version
+from mesh.report.values import count
+from mesh.report.words import affected
 
 MANDATORY = "mandatory"
 """How a finding begins that would stop a deployment; all others are advice."""
 
-_MUCH = 50
-"""From this percentage of a service's requests on, a move in one step is worth a second look."""
+# What is deleted or made anew without anything that runs being gone: commands of this program, whose effects are told.
+_INTERNAL = ("Command", "NamespacePatch")
+# What changes nothing while no node is drained, and what only says what the effects tell.
+_MINOR = ("PodDisruptionBudget", "PeerAuthentication", "DestinationRule")
 
 
 @dataclass(frozen=True)
 class Risk:
-    """Each as lines for people; `level` sums them up: high when something goes, medium when pods restart or much
-    traffic moves, low for all else that changes."""
+    """Each as lines for people, `meanwhile` about the time of the change; `level` is that of the gravest, for the
+    reasons in the table of docs/pull-requests.md."""
 
     level: Level
     traffic: tuple[str, ...] = ()
+    meanwhile: tuple[str, ...] = ()
     restarts: tuple[str, ...] = ()
     deleted: tuple[str, ...] = ()
     replaced: tuple[str, ...] = ()
@@ -34,20 +38,36 @@ class Risk:
     policy: tuple[str, ...] = ()
 
 
-def risk(changes: Sequence[Change], mesh_restarts: Sequence[str] = (), policy: Sequence[str] = ()) -> Risk:
+def risk(
+    changes: Sequence[Change],
+    effects: Sequence[Effect],
+    mesh_restarts: Sequence[str] = (),
+    policy: Sequence[str] = (),
+) -> Risk:
     """`mesh_restarts` are the workloads of the mesh whose pods change, `policy` the findings of the policies on what
     would be there."""
-    moves = list(_moves(changes))
     restarts = (*_restarts(changes), *mesh_restarts)
-    deleted = tuple(f"{change.kind} {change.name}" for change in changes if change.operation == "delete")
-    replaced = tuple(f"{change.kind} {change.name}" for change in changes if change.operation == "replace")
-    warnings = tuple(_warnings(changes))
-    level: Level = "low" if changes else "none"
-    if restarts or any(share >= _MUCH for share, _ in moves):
-        level = "medium"
-    if deleted or replaced or warnings or any(line.startswith(MANDATORY) for line in policy):
-        level = "high"
-    return Risk(level, tuple(text for _, text in moves), restarts, deleted, replaced, warnings, tuple(policy))
+    shown = [change for change in changes if change.kind not in _INTERNAL]
+    deleted, replaced = ([one for one in shown if one.operation == what] for what in ("delete", "replace"))
+    found = list(dict.fromkeys([*effects, *_warnings(changes)]))
+    levels: list[Level] = ["low" if changes else "none", *(effect.level for effect in found)]
+    if restarts or any(one.kind in _MINOR for one in deleted) or any(one.kind == "Release" for one in changes):
+        levels.append("medium")
+    if replaced or any(one.kind not in _MINOR for one in deleted) or any(one.startswith(MANDATORY) for one in policy):
+        levels.append("high")
+    told: dict[Area, list[str]] = {"traffic": [], "meanwhile": [], "warning": []}
+    for effect in found:
+        told[effect.area].append(effect.text)
+    return Risk(
+        max(levels, key=LEVELS.index),
+        tuple(told["traffic"]),
+        tuple(told["meanwhile"]),
+        restarts,
+        tuple(f"{change.kind} {change.name}" for change in deleted),
+        tuple(f"{change.kind} {change.name}" for change in replaced),
+        tuple(told["warning"]),
+        tuple(policy),
+    )
 
 
 def refusals(changes: Sequence[Change]) -> list[str]:
@@ -55,37 +75,13 @@ def refusals(changes: Sequence[Change]) -> list[str]:
     return [line for change in changes for line in _refused(change)]
 
 
-def _moves(changes: Sequence[Change]) -> Iterator[tuple[int, str]]:
-    """How much of a service's requests go somewhere else, in percent, and the same in words."""
-    for change in changes:
-        if change.kind != "VirtualService":
-            continue
-        if change.operation in ("create", "delete"):
-            yield 0, f"the split of {words.subject(change)} {'begins' if change.new else 'ends'}"
-        old, new = words.weights(change.old), words.weights(change.new)
-        for route in old.keys() & new.keys():
-            gains = {
-                version: new[route].get(version, 0) - old[route].get(version, 0)
-                for version in {**old[route], **new[route]}
-            }
-            share = sum(gain for gain in gains.values() if gain > 0)
-            if share:
-                source = words.listed([version for version, gain in gains.items() if gain < 0])
-                target = words.listed([version for version, gain in gains.items() if gain > 0])
-                service = words.subject(change)
-                whose = f"the requests to {service}"
-                if route != names.route(service):
-                    whose += f" that match {route}"
-                yield share, f"{share} % of {whose} move from {source} to {target}"
-
-
 def _restarts(changes: Sequence[Change]) -> Iterator[str]:
     for change in changes:
-        if change.kind not in words.WORKLOADS or change.operation not in ("update", "replace"):
+        if change.kind not in WORKLOADS or change.operation not in ("update", "replace"):
             continue
         if change.operation == "replace" or pods(change.old) != pods(change.new):
             replicas = change.new["spec"].get("replicas")
-            yield f"{change.kind} {change.name}" + (f" ({words.count(replicas, 'pod')})" if replicas else "")
+            yield f"{change.kind} {change.name}" + (f" ({count(replicas, 'pod')})" if replicas else "")
 
 
 def pods(inputs: Mapping[str, Any]) -> Any:
@@ -93,39 +89,48 @@ def pods(inputs: Mapping[str, Any]) -> Any:
     return inputs.get("spec", {}).get("template")
 
 
-def _warnings(changes: Sequence[Change]) -> Iterator[str]:
+def _warnings(changes: Sequence[Change]) -> Iterator[Effect]:
     for change in changes:
         if change.kind == "VirtualService" and change.operation in ("update", "replace"):
             yield from _weighted_versions_that_go(change, changes)
         if change.kind == "Namespace" and change.operation in ("delete", "replace"):
-            yield f"with the Namespace {change.name} everything in it goes"
+            yield Effect("high", f"with the Namespace {change.name} everything in it goes", "warning")
         if (
             change.kind == "kubernetes"
             and change.operation != "create"
             and _cluster(change.old) != _cluster(change.new)
         ):
-            yield "the stack would leave the cluster that it is on"
-        if change.protected and not change.resource.protect:
-            yield f"{change.kind} {change.name} loses its protection"
+            yield Effect("high", "the stack would leave the cluster that it is on", "warning")
+    bare = [f"{one.kind} {one.name}" for one in changes if one.protected and not one.resource.protect]
+    if bare:
+        it = "its" if len(bare) == 1 else "their"
+        loses = f"{affected(bare)} {'loses' if len(bare) == 1 else 'lose'} {it} protection"
+        yield Effect("high", f"{loses}: from then on a change of the configuration can delete {_them(bare)}", "warning")
+
+
+def _them(items: Sequence[str]) -> str:
+    return "it" if len(items) == 1 else "them"
 
 
 def _cluster(provider: Mapping[str, Any]) -> Any:
     return provider.get("context"), provider.get("kubeconfig")
 
 
-def _weighted_versions_that_go(change: Change, changes: Sequence[Change]) -> Iterator[str]:
-    service = words.subject(change)
+def _weighted_versions_that_go(change: Change, changes: Sequence[Change]) -> Iterator[Effect]:
+    service = change.subject
     gone = {
-        words.version(other.old)
+        version(other.old)
         for other in changes
-        if other.kind in words.WORKLOADS and other.operation == "delete" and words.subject(other) == service
+        if other.kind in WORKLOADS and other.operation == "delete" and other.subject == service
     }
-    for split in words.weights(change.old).values():
-        for version, weight in split.items():
-            if weight and version in gone:
-                yield (
-                    f"{service} {version} still gets {weight} % and is removed: requests in flight may fail; "
-                    "take its weight to 0 first, `pulumi up`, then remove it"
+    for route in routes(service, change.old.get("spec", {})):
+        for name, weight in route.shares.items():
+            if weight and name in gone:
+                yield Effect(
+                    "high",
+                    f"{service} {name} still gets {weight} % and is removed: requests in flight may fail; "
+                    "take its weight to 0 first, `pulumi up`, then remove it",
+                    "warning",
                 )
 
 
@@ -137,11 +142,11 @@ def _refused(change: Change) -> Iterator[str]:
         return
     if change.operation == "create":
         return
-    if change.kind in words.WORKLOADS and _selector(change.old) != _selector(change.new):
+    if change.kind in WORKLOADS and _selector(change.old) != _selector(change.new):
         yield f"the selector of {label} cannot change, its pods would be lost: add a version instead"
     if change.operation == "replace" and change.protected:
         yield f"{label} is protected and would be replaced: take its protection away in a change of its own first"
-    if change.kind == "Release" and change.name == names.RELEASES["istiod"]:
+    if change.kind == "Release" and change.name.startswith(names.RELEASES["istiod"]):
         yield from _too_far(change)
 
 
@@ -151,7 +156,7 @@ def _selector(inputs: Mapping[str, Any]) -> Any:
 
 def _too_far(change: Change) -> Iterator[str]:
     """https://istio.io/latest/docs/setup/upgrade/helm/: one minor version a step."""
-    old, new = words.mesh_version(change.old), words.mesh_version(change.new)
+    old, new = mesh_version(change.old), mesh_version(change.new)
     if not (old and new):
         return
     (major, before), (new_major, after) = versions.minor(old), versions.minor(new)

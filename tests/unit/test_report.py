@@ -136,12 +136,18 @@ CASES: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any], tuple[str, ...]]
     "a port": (
         NOTHING,
         bill(ports={"http": {"port": 8888}}),
-        ("port http 9999 → 8888; affects only Service bill-service", "Risk: low"),
+        ("port http 9999 → 8888; affects only Service bill-service", "Risk: high", "calls bill-service:9999 fails from now on"),
     ),
     "a target port": (
         NOTHING,
         bill(ports={"http": {"targetPort": 8080}}),
-        ("targetPort of port http 80 → 8080", "readiness probe of v1 and v2 changed", "Deployment bill-service-v1"),
+        (
+            "targetPort of port http 80 → 8080",
+            "readiness probe of v1 and v2: tcpSocket.port 80 → 8080",
+            "Deployment bill-service-v1",
+            "requests to bill-service:9999 fail until its Service and all its pods have changed from 80 to 8080",
+            "Risk: high",
+        ),
     ),
     "a first disruption budget": (
         NOTHING,
@@ -161,7 +167,7 @@ CASES: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any], tuple[str, ...]]
     "who may call": (
         {"namespace": {"defaultDeny": True}},
         {"namespace": {"defaultDeny": True}, **bill(ports={"http": {"targetPort": 8080}})},
-        ("**network**: who may call the pods changed; affects only NetworkPolicy bill-service-callers",),
+        ("**network**: who may call the pods is another; affects only NetworkPolicy bill-service-callers",),
     ),
     "protection": (
         NOTHING,
@@ -171,17 +177,17 @@ CASES: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any], tuple[str, ...]]
     "spread": (
         NOTHING,
         bill(template={"spread": [{"topologyKey": "zone"}]}),
-        ("spread over nodes of v1 and v2 changed", "restarts: Deployment bill-service-v1"),
+        ("spread over nodes of v1 and v2 is another", "restarts: Deployment bill-service-v1"),
     ),
     "a probe": (
         NOTHING,
         bill(versions={"v1": {"readinessProbe": {"httpGet": {"path": "/", "port": 80}}}}),
-        ("readiness probe of v1 changed; affects only Deployment bill-service-v1",),
+        ("readiness probe of v1: tcpSocket.port 80 → unset", "readiness probe of v1: httpGet.path unset → /"),
     ),
     "resources": (
         NOTHING,
         bill(versions={"v1": {"resources": {"limits": {"memory": "1Gi"}}}}),
-        ("resources of v1 unset → ", "1Gi"),
+        ("limits.memory of v1 unset → 1Gi; affects only Deployment bill-service-v1",),
     ),
     "a label": (
         NOTHING,
@@ -255,7 +261,7 @@ CASES: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any], tuple[str, ...]]
     "the mesh's profile": (
         NOTHING,
         {"mesh": {"profile": "default"}},
-        ("profile demo → unset", "istio-egressgateway is removed", "deleted: Release istio-egressgateway"),
+        ("profile demo → default", "istio-egressgateway is removed", "deleted: Release istio-egressgateway"),
     ),
     "the mesh off": (
         NOTHING,
@@ -263,7 +269,7 @@ CASES: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any], tuple[str, ...]]
         (
             "Istio 1.31.0 is removed (istio-egressgateway",
             "pods of v1 and v2 restart without a sidecar",
-            "sidecar injection enabled → unset",
+            "sidecars by the default control plane → as each pod says",
             "no rules any more",
             "go when no proxy uses them any more; affects only Command subsets-announced",
             "Risk: high",
@@ -274,7 +280,11 @@ CASES: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any], tuple[str, ...]]
         NOTHING,
         ("Istio 1.31.0 is installed (istio-base, ", "pods of v1 and v2 restart with the sidecar of 1.31.0"),
     ),
-    "purge": (NOTHING, {"mesh": {"purge": False}}, ("purge on destroy true → false",)),
+    "purge": (
+        NOTHING,
+        {"mesh": {"purge": False}},
+        ("purge on destroy true → false", "Risk: low", "deleted: nothing"),
+    ),
     "the cluster": (
         NOTHING,
         {"cluster": {"context": "other"}},
@@ -292,10 +302,13 @@ def test_a_comment_says(case: str) -> None:
         assert (words[1:] not in comment) if words.startswith("!") else (words in comment), comment
     assert comment.startswith("<!-- mesh diff: dev -->\n## `dev`: ")
     assert comment.count("<details>") == comment.count("</details>")
-    # The terminal has the same words.
+    # The terminal has the same words, in lines that it can show.
     told = found.verdict != "none"
+    flat = " ".join(printed.split())
     for sentence in (*map(str, found.words), *found.refusals, *markdown.risk_lines(found.risk)):
-        assert (sentence in printed, sentence in comment.replace("**", "")) == (told, told)
+        assert (sentence in flat, sentence in comment.replace("**", "")) == (told, told), sentence
+    for line in printed.partition("\nResources: ")[0].splitlines():
+        assert len(line) <= text.WIDTH or " " not in line.strip(), line
 
 
 def test_every_changed_resource_is_in_exactly_one_sentence() -> None:

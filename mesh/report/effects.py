@@ -35,6 +35,9 @@ def of_services(before: Mapping[str, Service], after: Mapping[str, Service], mes
     """For each service that is there before or after, in that order; `meshed`: the mesh itself is there in both."""
     for name in [*before, *(name for name in after if name not in before)]:
         old, new = before.get(name), after.get(name)
+        if not (old and old.workloads) and not (new and new.workloads):
+            # Somebody else's, which is there before and after whatever the stack says of it.
+            old, new = old or Service(name), new or Service(name)
         if old and new:
             yield from _of_service(old, new)
             if meshed:
@@ -53,7 +56,7 @@ def _of_service(old: Service, new: Service) -> Iterator[Effect]:
         yield from _ports(old, new)
     elif _carried(old) != _carried(new) and old.rules and new.rules:
         # Somebody else's Service: only the rules say what its ports are taken for.
-        yield Effect("high", _protocol_text("its only port", _carried(old), _carried(new), old, new))
+        yield Effect("high", _protocol_text(f"the port of {new.name}", _carried(old), _carried(new), old, new))
     yield from _splits(old, new)
     yield from _matches(old, new)
     yield from _actions(old, new)
@@ -155,10 +158,8 @@ def _protocol_text(port: str, was: Protocol, now: Protocol, old: Service, new: S
         after += "; callers and pods have to speak TLS themselves"
     if now == "UDP":
         after = "the mesh does not carry UDP: kube-proxy balances now"
-    return begin + (
-        f"{before}, {after}; of this stack's rules it loses {listed(lost) if lost else 'nothing more'}; "
-        "Istio's own retries and its numbers by request end"
-    )
+    rules = f"of this stack's rules {listed(lost)} are lost" if lost else "no other rule of this stack is lost"
+    return begin + f"{before}, {after}; {rules}; Istio's own retries and its numbers by request end"
 
 
 def _other_http(was: Protocol, now: Protocol) -> str:
@@ -419,7 +420,7 @@ _MODES = {
 
 def _mtls(old: Service, new: Service, after: Mapping[str, Service]) -> Iterator[Effect]:
     was, now = old.mtls, new.mtls
-    if was == now or not (old.workloads or old.rules):
+    if was == now:
         return
     begin = f"{new.name} takes {_MODES[now]} (before: {_MODES[was].partition(',')[0]})"
     hop = f"; set PERMISSIVE first, `pulumi up`, then {now}: in one step requests fail until every proxy knows"

@@ -327,7 +327,7 @@ def _profile(old: Mesh, new: Mesh) -> Iterator[Effect]:
 
 def _gateways(old: Mesh, new: Mesh, services: Mapping[str, Service]) -> Iterator[Effect]:
     ingress, egress = names.RELEASES["ingress"], names.RELEASES["egress"]
-    hosts = sorted({host for one in services.values() for host in one.outside})
+    hosts = sorted({host for one in services.values() if one.gateway for host in one.outside})
     if ingress in old.releases and ingress not in new.releases:
         yield Effect(
             "high",

@@ -68,6 +68,14 @@ def _plain(items: Sequence[Any]) -> bool:
     return not any(isinstance(item, Mapping | list) for item in items)
 
 
+def size(value: Any) -> int:
+    """How many leaves it has."""
+    value = opened(value)
+    if isinstance(value, Mapping):
+        return sum(map(size, value.values()))
+    return 0 if value is MISSING else 1
+
+
 def pair(old: Any, new: Any) -> str:
     """`old → new`; two long texts from where they begin to differ."""
     texts = [_text(old), _text(new)]

@@ -15,9 +15,12 @@ import names
 from mesh.report.changes import Change, Difference
 from mesh.report.effects import conditions, faults, mirror, retries, shares, sticky_by
 from mesh.report.model import WORKLOADS, Route, match_name, mesh_version, routes, version
-from mesh.report.values import MISSING, clean, count, inside, listed, pair, shown
+from mesh.report.values import MISSING, clean, count, inside, listed, pair, shown, size
 
 _RULES = ("VirtualService", "DestinationRule", "PeerAuthentication")
+_WHOLE = 4
+"""What comes or goes with more leaves than these is told by their number."""
+
 _LONGEST = 8
 """A sentence with more parts than these ends with how many more there are."""
 
@@ -350,6 +353,13 @@ def _unless_whole(words: str) -> Callable[[Difference], str]:
     return lambda found: "" if MISSING in (found.old, found.new) else words
 
 
+def _environment(found: Difference) -> str:
+    if not _is_much(found):
+        return "env{of} {values}"
+    done = "are removed" if found.new is MISSING else "are new"
+    return f"{count(size(found.old) + size(found.new), 'variable')} of the environment{{of}} {done}"
+
+
 _CONTAINER = r"spec template spec (?:initC|c)ontainers \S+ "
 _FOR_ALL: Sequence[tuple[str, Words]] = (
     (r"metadata namespace", "namespace {values}"),
@@ -369,7 +379,7 @@ _WORDS: Mapping[str, Sequence[tuple[str, Words]]] = {
             (_CONTAINER + r"image", _images),
             (_CONTAINER + r"imagePullPolicy", "image pull policy{of} {values}"),
             (_CONTAINER + r"env (.+)", "env {0}{of} {values}"),
-            (_CONTAINER + r"env", "env{of} {values}"),
+            (_CONTAINER + r"env", _environment),
             (_CONTAINER + r"ports.*", ""),
             (_CONTAINER + r"(readiness|liveness|startup)Probe exec.*", "{0} probe{of} runs another command"),
             (_CONTAINER + r"(readiness|liveness|startup)Probe (.+)", "{0} probe{of}: {1} {values}"),
@@ -473,12 +483,17 @@ def _told_difference(change: Change, difference: Difference) -> Iterator[_Part]:
     else:
         template, groups = "{0} of " + f"{change.kind} {change.name}" + " {values}", [_dotted(difference)]
     # What comes or goes as a whole: leaf by leaf, each with the words that it has of its own.
-    leaves = inside(difference.old, difference.new) if "{values}" in template else []
+    leaves = inside(difference.old, difference.new) if "{values}" in template and not _is_much(difference) else []
     for key, old, new in leaves:
         yield from _told_difference(change, Difference((*difference.path, key), old, new))
     if template and not leaves:
         values = pair(difference.old, difference.new)
         yield _Part(template.format(*map(clean, groups), values=values, of="{of}"), _whose(change))
+
+
+def _is_much(difference: Difference) -> bool:
+    """Whether something comes or goes as a whole that is too much to tell leaf by leaf."""
+    return MISSING in (difference.old, difference.new) and size(difference.old) + size(difference.new) > _WHOLE
 
 
 def _dotted(difference: Difference) -> str:

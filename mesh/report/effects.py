@@ -97,8 +97,8 @@ def _changed_port(was: Port, now: Port, old: Service, new: Service) -> Iterator[
     if was.number != now.number:
         yield Effect(
             "high",
-            f"whoever calls {name}:{was.number} fails from now on: the port is {now.number}; with both as two ports of "
-            "the Service nobody does, until all call the new one",
+            f"whoever calls {name}:{was.number} fails from now on: the port is {now.number}; with both as two ports "
+            "of the Service nobody does, until all call the new one",
         )
     elif was.name != now.name:
         yield Effect(
@@ -109,12 +109,11 @@ def _changed_port(was: Port, now: Port, old: Service, new: Service) -> Iterator[
     if was.target != now.target:
         yield Effect(
             "high",
-            f"requests to {name}:{now.number} fail until its Service and all its pods have changed from "
-            f"{was.target} to "
-            f"{now.target}, which is not one moment, unless the pods answer on both",
+            f"requests to {name}:{now.number} fail until its Service and all its pods have changed from {was.target} "
+            f"to {now.target}, which is not one moment, unless the pods answer on both",
         )
     if was.protocol != now.protocol:
-        text = _protocol_text(f"port {now.name} of {name}", was.protocol, now.protocol, old, new)
+        text = _protocol_text(f"port {now.name} of {name}", was.protocol, now.protocol, old, new, was.number)
         yield Effect(_protocol_level(was.protocol, now.protocol), text)
 
 
@@ -137,7 +136,9 @@ def _carried(service: Service) -> Protocol:
 _CALLED: Mapping[Protocol, str] = {"HTTP": "whatever each connection shows"}
 
 
-def _protocol_text(port: str, was: Protocol, now: Protocol, old: Service, new: Service) -> str:
+def _protocol_text(
+    port: str, was: Protocol, now: Protocol, old: Service, new: Service, number: int | None = None
+) -> str:
     """What it means that the proxies take a port for something else."""
     begin = f"{port} is taken for {_CALLED.get(now, now)} and no longer for {_CALLED.get(was, was)}: "
     if _is_http(was) and _is_http(now):
@@ -150,7 +151,7 @@ def _protocol_text(port: str, was: Protocol, now: Protocol, old: Service, new: S
         )
     if not _is_http(was):
         return begin + _other_tcp(now)
-    lost = _lost(old)
+    lost = _lost(old, number)
     before = f"requests were split ({_split(old, 'requests')})" if _split(old, "requests") else "requests were balanced"
     split = f" ({_split(new, 'connections')})" if now == "TCP" and _split(new, "connections") else ""
     after = f"whole connections are now{split}, so a caller that keeps its connection stays where it is"
@@ -158,7 +159,11 @@ def _protocol_text(port: str, was: Protocol, now: Protocol, old: Service, new: S
         after += "; callers and pods have to speak TLS themselves"
     if now == "UDP":
         after = "the mesh does not carry UDP: kube-proxy balances now"
-    rules = f"of this stack's rules {listed(lost)} are lost" if lost else "no other rule of this stack is lost"
+    rules = (
+        f"of this stack's rules {listed(lost)} {'is' if len(lost) == 1 else 'are'} lost"
+        if lost
+        else "no other rule of this stack is lost"
+    )
     return begin + f"{before}, {after}; {rules}; Istio's own retries and its numbers by request end"
 
 
@@ -192,8 +197,8 @@ def shares(found: Mapping[str, int]) -> str:
     return ", ".join(f"{version} {share} %" for version, share in found.items())
 
 
-def _lost(service: Service) -> list[str]:
-    """What of its rules needs HTTP, each once."""
+def _lost(service: Service, number: int | None) -> list[str]:
+    """What of its rules needs HTTP at the port `number`, each once; None: at any."""
     found: dict[str, None] = {}
     for route in service.routes:
         if route.what == "requests":
@@ -205,7 +210,13 @@ def _lost(service: Service) -> list[str]:
         found[f"the stickiness by {sticky}"] = None
     if policy.get("connectionPool", {}).get("http"):
         found["the limits of connectionPool.http"] = None
-    if service.outside:
+    exposed = {
+        one["destination"].get("port", {}).get("number")
+        for route in service.routes
+        if route.name.endswith("-ingress")
+        for one in route.spec["route"]
+    }
+    if service.outside and (number is None or not exposed or number in exposed):
         found[f"the way in from outside as {listed(service.outside)}"] = None
     return list(found)
 
@@ -331,9 +342,8 @@ def _matches(old: Service, new: Service) -> Iterator[Effect]:
         elif was and now and conditions(was) != conditions(now):
             yield Effect(
                 "medium",
-                f"match {name} of {new.name} asks for {conditions(now)} in place of {conditions(was)}: how "
-                "many requests "
-                "these are is not known here",
+                f"match {name} of {new.name} asks for {conditions(now)} in place of {conditions(was)}: how many "
+                "requests these are is not known here",
             )
     both = [name for name in before if name in after]
     if both != [name for name in after if name in before]:

@@ -28,7 +28,8 @@ def of_states(before: State, after: State) -> Iterator[Effect]:
     services = model.services(after)
     moves = set(model.namespaces(before)) != set(model.namespaces(after))
     yield from _namespace(before, after)
-    yield from _single_pods(model.services(before), services, moves)
+    single = list(_single_pods(model.services(before), services, moves))
+    yield from single
     yield from _access(before, after)
     yield from _ways_out(before, after)
     yield from _reboots(before, after)
@@ -45,12 +46,22 @@ def of_states(before: State, after: State) -> Iterator[Effect]:
     yield from _gateways(old, new, services)
     yield from _cni(old, new)
     yield from _planes(old, new)
+    proxies, others = model.proxies(before), model.proxies(after)
+    moved = old.namespace != new.namespace
+    if not moved and any(proxies[name] != others[name] for name in proxies.keys() & others.keys()):
+        yield Effect(
+            "medium",
+            f"{'nothing else' if single else 'nothing'} is down: istiod, then gateways and pods with sidecars are "
+            "made anew one by one, each before the one it replaces goes; connections that stay open are cut once, "
+            "and the nodes need room for both",
+            "meanwhile",
+        )
     yield from _encryption(old, new, services)
     if new.purge and not old.purge:
         yield Effect(
             "medium",
-            "nothing goes now; from now on `pulumi destroy` and mesh.mode off remove Istio's CRDs, and with them every "
-            "Istio object in the cluster; they refuse while any is not this stack's",
+            "nothing goes now; from now on `pulumi destroy` and mesh.mode off remove Istio's CRDs, and with them "
+            "every Istio object in the cluster; they refuse while any is not this stack's",
             "warning",
         )
 
@@ -76,8 +87,8 @@ def _namespace(before: State, after: State) -> Iterator[Effect]:
             yield Effect(
                 "high",
                 f"all requests fail at the end: namespace {name} would be deleted last, with all services of this "
-                "stack in it, which are not made anew; to give it away take it out of the state instead "
-                "(`pulumi state delete`)",
+                "stack in it, which are not made anew; to give it away take it out of the state instead (`pulumi "
+                "state delete`)",
             )
 
 
@@ -86,9 +97,8 @@ def _move(old: str, new: str, owned: bool, before: State, after: State) -> Itera
     exposed = sorted({host for one in model.services(after).values() for host in one.outside})
     yield Effect(
         "high",
-        f"first come namespace {new}, all pods anew in it, their Services and their rules, each when the one "
-        "before it is "
-        f"ready; then goes what is in {old}, the rules first"
+        f"first come namespace {new}, all pods anew in it, their Services and their rules, each when the one before "
+        f"it is ready; then goes what is in {old}, the rules first"
         + (f", and last namespace {old} itself, with all that others have in it" if owned else ""),
         "meanwhile",
     )
@@ -102,16 +112,14 @@ def _move(old: str, new: str, owned: bool, before: State, after: State) -> Itera
         one = called[0]
         yield Effect(
             "high",
-            "the old names stop answering at the end of this change: "
-            f"{_some([f'{name}.{old}' for name in called])}; callers in other namespaces have to call {one}.{new} "
-            "instead, and cannot before it is there",
+            f"the old names stop answering at the end of this change: {_some([f'{name}.{old}' for name in called])}; "
+            f"callers in other namespaces have to call {one}.{new} instead, and cannot before it is there",
         )
     if exposed:
         yield Effect(
             "high",
-            f"{listed(exposed)} has rules in both namespaces for a while, of which the older count: requests "
-            "from outside "
-            "may fail when these go",
+            f"{listed(exposed)} has rules in both namespaces for a while, of which the older count: requests from "
+            "outside may fail when these go",
         )
     if secrets := sorted(set(_foreign_secrets(after))):
         yield Effect(
@@ -166,8 +174,8 @@ def _access(before: State, after: State) -> Iterator[Effect]:
     if new and not old:
         yield Effect(
             "high",
-            "from now on only pods of the namespace and the ingress gateway may call the services, at their ports, and "
-            "pods may call nothing outside it but DNS, istiod and the egress gateway: all else fails",
+            "from now on only pods of the namespace and the ingress gateway may call the services, at their ports, "
+            "and pods may call nothing outside it but DNS, istiod and the egress gateway: all else fails",
         )
     elif old and not new:
         yield Effect("high", "anybody in the cluster may call the pods, and these may call anybody", "warning")
@@ -189,8 +197,8 @@ def _ways_out(before: State, after: State) -> Iterator[Effect]:
             now, number = new[host]
             yield Effect(
                 "high",
-                f"{host} is called by {now} at port {number} (before: {protocol} at {port}): what pods send otherwise "
-                "does not leave by the egress gateway any more",
+                f"{host} is called by {now} at port {number} (before: {protocol} at {port}): what pods send "
+                "otherwise does not leave by the egress gateway any more",
             )
         elif addresses[0].get(host) != addresses[1].get(host):
             now = listed(addresses[1][host] or ["what DNS says"])
@@ -205,8 +213,8 @@ def _reboots(before: State, after: State) -> Iterator[Effect]:
     if hosts := [host for host in new if old.get(host) != new[host]]:
         yield Effect(
             "high",
-            f"{_some(hosts)}: rebooted one after the other where only that gets the modules in, each drained first, so "
-            "what runs there with one pod is down",
+            f"{_some(hosts)}: rebooted one after the other where only that gets the modules in, each drained first, "
+            "so what runs there with one pod is down",
             "meanwhile",
         )
 
@@ -226,9 +234,8 @@ def _mode(old: Mesh, new: Mesh) -> Iterator[Effect]:
         )
         yield Effect(
             "high",
-            "no mutual TLS any more: requests go in plain text, and services elsewhere that take mutual TLS "
-            "only refuse "
-            "these pods; every split, match, timeout and retry of all services ends",
+            "no mutual TLS any more: requests go in plain text, and services elsewhere that take mutual TLS only "
+            "refuse these pods; every split, match, timeout and retry of all services ends",
         )
     if old.mode == "managed":
         yield from _istio_goes(old, new)
@@ -236,25 +243,22 @@ def _mode(old: Mesh, new: Mesh) -> Iterator[Effect]:
         first = "first comes Istio, then" if on else "Istio is installed, and"
         yield Effect(
             "high" if old.mode == "existing" else "medium",
-            f"{first} the pods restart with its sidecars, one by one, then come the rules; requests between "
-            "the services "
-            "go on",
+            f"{first} the pods restart with its sidecars, one by one, then come the rules; requests between the "
+            "services go on",
             "meanwhile",
         )
         if old.mode == "existing":
             yield Effect(
                 "high",
-                "an Istio of others is there: `pulumi up` refuses while it has what this one would make, and "
-                "`mesh adopt` "
-                "takes it over",
+                "an Istio of others is there: `pulumi up` refuses while it has what this one would make, and `mesh "
+                "adopt` takes it over",
                 "warning",
             )
     elif on:
         yield Effect(
             "medium",
-            "the pods restart with sidecars of the Istio that is there, one by one, then come the rules; "
-            "without one the "
-            "pods get no sidecar, and the rules cannot be made",
+            "the pods restart with sidecars of the Istio that is there, one by one, then come the rules; without "
+            "one the pods get no sidecar, and the rules cannot be made",
             "meanwhile",
         )
 
@@ -263,27 +267,23 @@ def _istio_goes(old: Mesh, new: Mesh) -> Iterator[Effect]:
     if new.mode == "existing":
         yield Effect(
             "high",
-            "the pods restart first, and this stack's Istio goes last, with its gateways: unless another "
-            "Istio is there "
-            "by then, nobody gives sidecars certificates (they end after a day), new endpoints or rules, and new pods "
-            "get no sidecar. To hand this Istio to another stack, let `mesh adopt` there take it over and "
-            "take it out of "
-            "this one's state, so that it is never deleted",
+            "the pods restart first, and this stack's Istio goes last, with its gateways: unless another Istio is "
+            "there by then, nobody gives sidecars certificates (they end after a day), new endpoints or rules, and "
+            "new pods get no sidecar. To hand this Istio to another stack, let `mesh adopt` there take it over and "
+            "take it out of this one's state, so that it is never deleted",
             "meanwhile",
         )
     yield Effect(
         "high",
-        "whoever else has sidecars of this Istio, in any namespace, loses the control plane, and what comes "
-        "through the "
-        f"gateways in {old.namespace} is cut off",
+        "whoever else has sidecars of this Istio, in any namespace, loses the control plane, and what comes through "
+        f"the gateways in {old.namespace} is cut off",
         "warning",
     )
     if old.purge:
         yield Effect(
             "high",
-            "mesh.purge is on: Istio's CRDs go with it, and every Istio object in the cluster; refused while "
-            "any is not "
-            "this stack's",
+            "mesh.purge is on: Istio's CRDs go with it, and every Istio object in the cluster; refused while any is "
+            "not this stack's",
             "warning",
         )
 
@@ -292,10 +292,9 @@ def _mesh_namespace(old: Mesh, new: Mesh) -> Iterator[Effect]:
     if old.namespace != new.namespace:
         yield Effect(
             "high",
-            f"Istio cannot move: Pulumi would install it in {new.namespace} before it deletes that in {old.namespace}, "
-            "and Helm refuses what belongs to the release there, the CRDs above all. Set mesh.mode to off, "
-            "`pulumi up`, "
-            "then change the namespace and set it back",
+            f"Istio cannot move: Pulumi would install it in {new.namespace} before it deletes that in "
+            f"{old.namespace}, and Helm refuses what belongs to the release there, the CRDs above all. Set mesh.mode "
+            "to off, `pulumi up`, then change the namespace and set it back",
             "warning",
         )
 
@@ -310,16 +309,8 @@ def _profile(old: Mesh, new: Mesh) -> Iterator[Effect]:
         yield Effect(
             "medium",
             f"{text}: istiod and gateways become {size}, the sidecars "
-            f"{'small' if new.profile == 'demo' else 'larger'}, "
-            f"{logs}",
+            f"{'small' if new.profile == 'demo' else 'larger'}, {logs}",
             "warning",
-        )
-        yield Effect(
-            "medium",
-            "nothing is down: istiod, gateways and all pods with sidecars are made anew one by one, each "
-            "before the one "
-            "it replaces goes; connections that stay open are cut once, and the nodes need room for both",
-            "meanwhile",
         )
     else:
         yield Effect("medium", f"{text}; no pod restarts", "warning")
@@ -360,21 +351,27 @@ def _cni(old: Mesh, new: Mesh) -> Iterator[Effect]:
     if cni in old.releases and cni not in new.releases:
         yield Effect(
             "high",
-            "the pods restart one by one, each with an init container that needs NET_ADMIN and NET_RAW, then the node "
-            "agent goes; requests go on, unless the namespace's Pod Security level refuses such pods",
+            "the pods restart one by one, each with an init container that needs NET_ADMIN and NET_RAW, then the "
+            "node agent goes; requests go on, unless the namespace's Pod Security level refuses such pods",
             "meanwhile",
         )
     elif cni in new.releases and cni not in old.releases:
         yield Effect(
             "medium",
             "the node agent comes on every node, then the pods restart one by one without an init container; "
-            "requests go "
-            "on, and a pod on a node whose agent is not ready waits for it",
+            "requests go on, and a pod on a node whose agent is not ready waits for it",
             "meanwhile",
         )
 
 
 def _planes(old: Mesh, new: Mesh) -> Iterator[Effect]:
+    if old.default_revision != new.default_revision and new.default_revision not in old.planes:
+        yield Effect(
+            "medium",
+            "for some seconds nobody checks rules, so the API server refuses any change of them: "
+            f"{new.default_revision}, which is to do it, comes in the same change; install it in one of its own first",
+            "meanwhile",
+        )
     for revision in old.planes.keys() - new.planes.keys():
         yield Effect(
             "high",
@@ -383,20 +380,12 @@ def _planes(old: Mesh, new: Mesh) -> Iterator[Effect]:
         )
     for revision, plane in new.planes.items():
         was, now = (model.mesh_version(one) for one in (old.planes.get(revision, {}), plane))
-        if was and now and was != now:
+        if was and now and minor(now) < minor(was):
             yield Effect(
-                "medium",
-                "nothing is down: the new istiod is ready before the old one goes, then gateways and pods "
-                "restart one by "
-                "one; connections that stay open are cut once",
-                "meanwhile",
+                "high",
+                f"Istio {was} → {now} is a way back, which `pulumi up` refuses once the upgrade is complete",
+                "warning",
             )
-            if minor(now) < minor(was):
-                yield Effect(
-                    "high",
-                    f"Istio {was} → {now} is a way back, which `pulumi up` refuses once the upgrade is complete",
-                    "warning",
-                )
 
 
 def _revisions(before: Mapping[str, Service], after: Mapping[str, Service]) -> Iterator[Effect]:
@@ -411,9 +400,8 @@ def _revisions(before: Mapping[str, Service], after: Mapping[str, Service]) -> I
     for (was, now), whose in moved.items():
         yield Effect(
             "medium",
-            f"the pods of {listed(whose)} restart one by one to go from the control plane {was} to {now}: "
-            "those of both "
-            "talk to each other, and requests go on if that one is there and injects",
+            f"the pods of {listed(whose)} restart one by one to go from the control plane {was} to {now}: those of "
+            "both talk to each other, and requests go on if that one is there and injects",
             "meanwhile",
         )
 
@@ -433,7 +421,6 @@ def _encryption(old: Mesh, new: Mesh, services: Mapping[str, Service]) -> Iterat
     kept = f"all but those to {listed(strict)}" if strict else "all of them"
     yield Effect(
         "high",
-        "the proxies no longer encrypt by themselves (enableAutoMtls): requests between services go in plain "
-        f"text, {kept}, "
-        "and services elsewhere that take mutual TLS only refuse them",
+        "the proxies no longer encrypt by themselves (enableAutoMtls): requests between services go in plain text, "
+        f"{kept}, and services elsewhere that take mutual TLS only refuse them",
     )

@@ -100,6 +100,12 @@ class Mesh:
         }
 
     @property
+    def default_revision(self) -> str:
+        """The one that checks the rules."""
+        values = self.releases.get(names.RELEASES["base"], {}).get("values", {})
+        return str(values.get("defaultRevision", "default"))
+
+    @property
     def profile(self) -> str:
         """As the charts see it: what is not demo is told apart by its gateway alone."""
         values: Mapping[str, Any] = next(iter(self.planes.values()), {}).get("values", {})
@@ -218,6 +224,20 @@ def outside_hosts(state: State) -> dict[str, tuple[str, int]]:
     entries = [one for one in _of(state, "Egress") if one.kind == "ServiceEntry"]
     found = ((subject(one), one.inputs["spec"].get("ports", ())) for one in entries)
     return {host: (ports[0]["protocol"], ports[0]["number"]) for host, ports in found if ports}
+
+
+def proxies(state: State) -> dict[str, str]:
+    """Workload or gateway → what its proxies are like."""
+    pods = {
+        f"{name} {version}": one["spec"]["template"]["metadata"].get("annotations", {})
+        for name, service in services(state).items()
+        for version, one in service.workloads.items()
+    }
+    gateways = {name: one.get("values", {}).get("podAnnotations", {}) for name, one in mesh(state).releases.items()}
+    found = {**pods, **gateways}
+    return {
+        name: str(annotations[names.SIDECAR]) for name, annotations in found.items() if names.SIDECAR in annotations
+    }
 
 
 def outside_addresses(state: State) -> dict[str, tuple[str, ...]]:

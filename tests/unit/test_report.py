@@ -376,9 +376,15 @@ EFFECTS: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any], str, tuple[str
         (
             "port admin of bill-service is taken for TCP",
             "of this stack's rules match testers (header x-user is jason), timeout 3s, 2 retries of 1s, ",
-            "the faults (5 % are delayed by 1s on purpose), a copy of 10 % to v2, the limits of connectionPool.http ",
-            " and the way in from outside as bills.example.com are lost",
+            "the faults (5 % are delayed by 1s on purpose), a copy of 10 % to v2 and the limits of connectionPool.http "
+            "are lost",
         ),
+    ),
+    "HTTP becomes TCP at the exposed one of two ports": (
+        ADMIN | ruled(expose={"hosts": ["bills.example.com"], "port": "admin"}),
+        ADMIN_TCP,
+        "high",
+        ("of this stack's rules the way in from outside as bills.example.com is lost", "cannot be called from outside"),
     ),
     "TCP becomes HTTP": (
         port(appProtocol="tcp"),
@@ -390,7 +396,7 @@ EFFECTS: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any], str, tuple[str
         STICKY,
         port(appProtocol="tcp") | ruled(weights={"v1": 100, "v2": 0}),
         "high",
-        ("the stickiness by cookie user for 1h are lost", "sticky by cookie user for 1h → nothing"),
+        ("the stickiness by cookie user for 1h is lost", "sticky by cookie user for 1h → nothing"),
     ),
     "HTTP becomes TCP by the port's name, without rules": (
         cart(http={"port": 80}),
@@ -514,7 +520,7 @@ EFFECTS: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any], str, tuple[str
         "high",
         (
             "profile demo (istiod and both gateways, small, with access logs and every request traced) becomes default",
-            "meanwhile: nothing is down: istiod, gateways and all pods with sidecars are made anew one by one",
+            "meanwhile: nothing is down: istiod, then gateways and pods with sidecars are made anew one by one",
             "whatever of others leaves by the egress gateway fails",
             "pods of v1 and v2 restart, as their sidecars become others",
         ),
@@ -604,6 +610,18 @@ EFFECTS: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any], str, tuple[str
         "medium",
         ("the pods of bill-service restart one by one to go from the control plane default to canary",),
     ),
+    "all move to one that is not there yet": (
+        meshed(version="1.31.0"),
+        meshed(version="", revision="canary", revisions={"canary": {"version": "1.31.1"}}),
+        "high",
+        ("the API server refuses any change of them: canary, which is to do it, comes in the same change",),
+    ),
+    "a single pod beside an upgrade": (
+        stateful() | meshed(version="1.30.1"),
+        stateful(),
+        "high",
+        ("catalog v1 has one pod", "meanwhile: nothing else is down"),
+    ),
     "all move to it, and the old one goes": (
         BESIDE,
         meshed(version="", revision="canary", revisions={"canary": {"version": "1.31.1"}}),
@@ -613,7 +631,7 @@ EFFECTS: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any], str, tuple[str
             "follow the revision default lose their control",
         ),
     ),
-    "an upgrade": (meshed(version="1.30.1"), NOTHING, "medium", ("the new istiod is ready before the old one goes",)),
+    "an upgrade": (meshed(version="1.30.1"), NOTHING, "medium", ("nothing is down: istiod, then gateways and pods",)),
     "a way back": (NOTHING, meshed(version="1.30.1"), "high", ("Istio 1.31.0 → 1.30.1 is a way back",)),
     "the CNI off": (NOTHING, meshed(cni=False), "high", ("an init container that needs NET_ADMIN", "Pod Security")),
     "the CNI on": (meshed(cni=False), NOTHING, "medium", ("the node agent comes on every node, then the pods",)),

@@ -33,6 +33,10 @@ class Effect:
 
 def of_services(before: Mapping[str, Service], after: Mapping[str, Service], meshed: bool) -> Iterator[Effect]:
     """For each service that is there before or after, in that order; `meshed`: the mesh itself is there in both."""
+    gone = [name for name, old in before.items() if old.routes and name in after and not after[name].routes]
+    gone += [name for name, old in before.items() if old.routes and name not in after and not old.workloads]
+    if gone:
+        yield Effect("high", f"the split of {listed(gone)} ends")
     for name in [*before, *(name for name in after if name not in before)]:
         old, new = before.get(name), after.get(name)
         if not (old and old.workloads) and not (new and new.workloads):
@@ -300,10 +304,8 @@ def sticky_by(policy: Mapping[str, Any]) -> str:
 
 
 def _splits(old: Service, new: Service) -> Iterator[Effect]:
-    if bool(old.routes) != bool(new.routes):
-        begins = f" ({shares(new.routes[-1].shares)})" if new.routes else ""
-        done = "begins" if new.routes else "ends"
-        yield Effect("medium" if new.routes else "high", f"the split of {new.name} {done}{begins}")
+    if new.routes and not old.routes:
+        yield Effect("medium", f"the split of {new.name} begins ({shares(new.routes[-1].shares)})")
         return
     before = {route.name: route for route in old.routes}
     for route in new.routes:

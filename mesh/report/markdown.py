@@ -7,11 +7,14 @@ from collections.abc import Iterator, Sequence
 from mesh.report.report import ObjectDiff, Report
 from mesh.report.risk import Risk
 from mesh.report.values import count
+from mesh.report.words import affected
 
 LIMIT = 64_000
 """Characters. GitHub takes 65,536: https://github.com/orgs/community/discussions/27190"""
 
 _CUT = "\n_Cut here: `mesh diff` prints the rest._\n"
+# A list with more items than these is counted.
+_LIST = 12
 # A folded part that holds less than this says nothing.
 _LEAST = 400
 
@@ -72,11 +75,19 @@ def summary(report: Report) -> str:
 def risk_lines(risk: Risk) -> Iterator[str]:
     yield from (f"traffic: {line}" for line in risk.traffic or ("none moves",))
     yield from (f"meanwhile: {line}" for line in risk.meanwhile)
-    yield "restarts: " + (", ".join(risk.restarts) or "no pod")
-    yield "deleted: " + (", ".join(risk.deleted) or "nothing")
-    yield "replaced: " + (", ".join(risk.replaced) or "nothing")
+    yield "restarts: " + (_folded_list(risk.restarts) or "no pod")
+    yield "deleted: " + (_folded_list(risk.deleted) or "nothing")
+    yield "replaced: " + (_folded_list(risk.replaced) or "nothing")
     yield from (f"⚠ {line}" for line in risk.warnings)
     yield from (f"policy: {line}" for line in risk.policy)
+
+
+def _folded_list(items: Sequence[str]) -> str:
+    """More than a reader wants to go through are counted; each is named among the resources below."""
+    if len(items) <= _LIST:
+        return ", ".join(items)
+    objects = [item for item in items if item[:1].isupper()]
+    return ", ".join([affected(objects), "each below", *(item for item in items if item not in objects)])
 
 
 def resources_title(report: Report) -> str:

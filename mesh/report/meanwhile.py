@@ -35,6 +35,7 @@ def of_states(before: State, after: State) -> Iterator[Effect]:
     yield from _reboots(before, after)
     if old.mode != new.mode:
         yield from _mode(old, new)
+        yield from _half_meshed(old, new, model.services(before), services)
         return
     if new.mode == "off":
         return
@@ -93,7 +94,9 @@ def _namespace(before: State, after: State) -> Iterator[Effect]:
 
 
 def _move(old: str, new: str, owned: bool, before: State, after: State) -> Iterator[Effect]:
-    called = [name for name, one in model.services(before).items() if one.ports or one.rules]
+    services = model.services(before)
+    called = [name for name, one in services.items() if one.ports]
+    foreign = [name for name, one in services.items() if not one.workloads]
     exposed = sorted({host for one in model.services(after).values() for host in one.outside})
     yield Effect(
         "high",
@@ -120,6 +123,13 @@ def _move(old: str, new: str, owned: bool, before: State, after: State) -> Itera
             "high",
             f"{listed(exposed)} has rules in both namespaces for a while, of which the older count: requests from "
             "outside may fail when these go",
+        )
+    if foreign:
+        goes = " and are deleted with it" if owned else ""
+        yield Effect(
+            "high",
+            f"what others make does not move: the pods and the Service of {_some(foreign)} stay in {old}{goes}, so the "
+            f"rules in {new} have no Service there",
         )
     if secrets := sorted(set(_foreign_secrets(after))):
         yield Effect(
@@ -225,8 +235,8 @@ def _reboots(before: State, after: State) -> Iterator[Effect]:
 def _mode(old: Mesh, new: Mesh) -> Iterator[Effect]:
     on = old.mode == "off"
     if new.mode == "off":
-        first = "first go the rules, then the pods restart without sidecars"
-        then = ", then gateways, node agent and istiod go" if old.mode == "managed" else "; the Istio of others stays"
+        first = "first the pods restart without sidecars, one by one, then the rules go"
+        then = ", then gateways, node agent and istiod" if old.mode == "managed" else "; the Istio of others stays"
         yield Effect(
             "high",
             f"{first}{then}; requests between the services go on, balanced connection by connection",
@@ -259,6 +269,21 @@ def _mode(old: Mesh, new: Mesh) -> Iterator[Effect]:
             "medium",
             "the pods restart with sidecars of the Istio that is there, one by one, then come the rules; without "
             "one the pods get no sidecar, and the rules cannot be made",
+            "meanwhile",
+        )
+
+
+def _half_meshed(old: Mesh, new: Mesh, before: Mapping[str, Service], after: Mapping[str, Service]) -> Iterator[Effect]:
+    """A rule that asks for mutual TLS is there while some pods have no sidecar yet, or no longer."""
+    if "off" not in (old.mode, new.mode):
+        return
+    strict = [name for name, one in (before if new.mode == "off" else after).items() if one.mtls == "STRICT"]
+    if strict:
+        yield Effect(
+            "high",
+            f"requests to {_some(strict)}, which takes mutual TLS only, fail while of caller and pod just one has a "
+            "sidecar: set routing.<service>.mtls to PERMISSIVE in a change of its own "
+            f"{'first' if new.mode == 'off' else 'and STRICT only after this one'}",
             "meanwhile",
         )
 

@@ -559,6 +559,12 @@ EFFECTS: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any], str, tuple[str
             "with the Namespace istio-demo everything in it goes",
         ),
     ),
+    "the namespace moves, and what others make in it does not": (
+        legacy(),
+        legacy() | {"namespace": {"name": "shop"}},
+        "high",
+        ("the pods and the Service of legacy stay in istio-demo and are deleted with it", "!legacy.istio-demo"),
+    ),
     "the namespace is given away": (
         NOTHING,
         {"namespace": {"create": False}},
@@ -594,7 +600,25 @@ EFFECTS: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any], str, tuple[str
         NOTHING,
         meshed(mode="off"),
         "high",
-        ("first go the rules, then the pods restart without sidecars, then gateways", "Istio's CRDs go with it"),
+        (
+            "first the pods restart without sidecars, one by one, then the rules go",
+            "Istio's CRDs go with it",
+        ),
+    ),
+    "managed → off, with mutual TLS only": (
+        ruled(mtls="STRICT"),
+        ruled(mtls="STRICT") | meshed(mode="off"),
+        "high",
+        (
+            "requests to bill-service, which takes mutual TLS only, fail while of caller and pod just one has a",
+            "PERMISSIVE in a change of its own first",
+        ),
+    ),
+    "off → managed, with mutual TLS only": (
+        ruled(mtls="STRICT") | meshed(mode="off"),
+        ruled(mtls="STRICT"),
+        "high",
+        ("fail while of caller and pod just one has a sidecar", "and STRICT only after this one"),
     ),
     "off → existing": (meshed(mode="off"), meshed(mode="existing"), "medium", ("of the Istio that is there",)),
     "off → managed": (meshed(mode="off"), NOTHING, "medium", ("first comes Istio, then the pods restart",)),
@@ -778,6 +802,13 @@ def test_an_effect_is_told_with_its_level(case: str) -> None:
     assert found.risk.level == level, comment
 
 
+def test_a_long_list_is_counted() -> None:
+    many = {"services": {f"s{number}": cart()["services"]["cart"] for number in range(9)}}
+    found = compared(many, NOTHING)
+    assert len(found.risk.deleted) == 18
+    assert "- deleted: 9 Deployments and 9 ServiceAccounts, each below\n" in markdown.write(found)
+
+
 def test_every_way_to_weaken_encryption_is_told_and_never_low() -> None:
     modes: list[str | None] = [None, "STRICT", "PERMISSIVE", "DISABLE"]
     safety = {"STRICT": 2, "PERMISSIVE": 1, None: 1, "DISABLE": 0}
@@ -918,7 +949,7 @@ CHANGES = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=60, phases=[Phase.generate])
+@settings(max_examples=40, phases=[Phase.generate])
 @given(CHANGES, CHANGES)
 def test_no_sentence_has_json_or_hashes(before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
     try:

@@ -12,6 +12,7 @@ from typing import Any
 import names
 from config.versions import minor
 from istio.profiles import PROFILES
+from mesh.recorder import Resource
 from mesh.report import model
 from mesh.report.effects import Effect
 from mesh.report.model import Mesh, Service
@@ -144,7 +145,7 @@ def _foreign_secrets(state: State) -> Iterator[str]:
     own = {one.name for one in state.resources.values() if one.kind == "Secret"}
     for service in model.services(state).values():
         for workload in service.workloads.values():
-            for container in workload["spec"]["template"]["spec"].get("containers", ()):
+            for container in model.template(workload).get("spec", {}).get("containers", ()):
                 for variable in container.get("env", ()):
                     name = variable.get("valueFrom", {}).get("secretKeyRef", {}).get("name")
                     if name and name not in own:
@@ -160,13 +161,12 @@ def _single_pods(before: Mapping[str, Service], after: Mapping[str, Service], mo
     for name, new in after.items():
         for version, workload in new.workloads.items():
             was = before[name].workloads.get(version) if name in before else None
-            same = was is not None and was["spec"]["template"] == workload["spec"]["template"]
-            if was is None or same or moves or was["kind"] != workload["kind"]:
+            if was is None or moves or was.kind != workload.kind or model.template(was) == model.template(workload):
                 continue
-            if workload["kind"] == "StatefulSet" and workload["spec"].get("replicas", 1) == 1:
+            if workload.kind == "StatefulSet" and workload.inputs["spec"].get("replicas", 1) == 1:
                 text = f"{name} {version} has one pod, which goes before the new one starts"
                 yield Effect("high", f"{text}: requests to it fail meanwhile", "meanwhile")
-            elif workload["kind"] == "DaemonSet":
+            elif workload.kind == "DaemonSet":
                 text = f"{name} {version} is down on one node after the other"
                 yield Effect("medium", f"{text}, as its pod goes before the new one starts", "meanwhile")
 
@@ -417,8 +417,8 @@ def _revisions(before: Mapping[str, Service], after: Mapping[str, Service]) -> I
     moved: dict[tuple[str, str], list[str]] = {}
     for name, service in after.items():
         for version, workload in service.workloads.items():
-            was = _revision(before[name].workloads.get(version, {})) if name in before else ""
-            now = _revision(workload)
+            old = before[name].workloads.get(version) if name in before else None
+            was, now = _revision(old) if old else "", _revision(workload)
             if was and now and was != now:
                 found = moved.setdefault((was, now), [])
                 found += [name] if name not in found else []
@@ -431,9 +431,8 @@ def _revisions(before: Mapping[str, Service], after: Mapping[str, Service]) -> I
         )
 
 
-def _revision(workload: Mapping[str, Any]) -> str:
-    labels: Mapping[str, Any] = workload.get("spec", {}).get("template", {}).get("metadata", {}).get("labels", {})
-    return str(labels.get(names.REVISION, ""))
+def _revision(workload: Resource) -> str:
+    return str(model.template(workload).get("metadata", {}).get("labels", {}).get(names.REVISION, ""))
 
 
 def _encryption(old: Mesh, new: Mesh, services: Mapping[str, Service]) -> Iterator[Effect]:

@@ -60,7 +60,7 @@ class Service:
 
     name: str
     ports: Mapping[str, Port] = field(default_factory=dict)
-    workloads: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    workloads: Mapping[str, Resource] = field(default_factory=dict)
     rules: Mapping[str, Any] = field(default_factory=dict)
     policy: Mapping[str, Any] = field(default_factory=dict)
     gateway: Mapping[str, Any] = field(default_factory=dict)
@@ -77,7 +77,7 @@ class Service:
 
     @property
     def has_sidecars(self) -> bool:
-        return all(map(has_sidecar, self.workloads.values()))
+        return all(has_sidecar(one.inputs) for one in self.workloads.values())
 
 
 @dataclass(frozen=True)
@@ -140,13 +140,16 @@ def services(state: State) -> dict[str, Service]:
             case "Gateway":
                 fields["gateway"] = spec
             case kind if kind in WORKLOADS:
-                fields["workloads"][version(one.inputs)] = one.inputs
+                fields["workloads"][version(one.inputs)] = one
     return {name: Service(name, **fields) for name, fields in found.items()}
 
 
 def mesh(state: State) -> Mesh:
     releases = {one.name: one.inputs for one in _of(state, "Istio") if one.kind == "Release"}
-    meshed = any(one.rules or any(map(has_sidecar, one.workloads.values())) for one in services(state).values())
+    meshed = any(
+        one.rules or any(has_sidecar(pods.inputs) for pods in one.workloads.values())
+        for one in services(state).values()
+    )
     purge = any(one.inputs.get("environment", {}).get("MESH_PURGE") == "true" for one in _of(state, "Purge"))
     namespace = next((str(inputs.get("namespace", "")) for inputs in releases.values()), "istio-system")
     return Mesh("managed" if releases else "existing" if meshed else "off", releases, namespace, purge)
@@ -197,6 +200,12 @@ def version(inputs: Mapping[str, Any]) -> str:
     return str(labels.get("version", inputs.get("metadata", {}).get("name", "")))
 
 
+def template(workload: Resource) -> Mapping[str, Any]:
+    """That of its pods."""
+    found: Mapping[str, Any] = workload.inputs.get("spec", {}).get("template", {})
+    return found
+
+
 def has_sidecar(workload: Mapping[str, Any]) -> bool:
     """https://istio.io/latest/docs/setup/additional-setup/sidecar-injection/#controlling-the-injection-policy"""
     pod = workload.get("spec", {}).get("template", {}).get("metadata", {})
@@ -229,7 +238,7 @@ def outside_hosts(state: State) -> dict[str, tuple[str, int]]:
 def proxies(state: State) -> dict[str, str]:
     """Workload or gateway → what its proxies are like."""
     pods = {
-        f"{name} {version}": one["spec"]["template"]["metadata"].get("annotations", {})
+        f"{name} {version}": template(one).get("metadata", {}).get("annotations", {})
         for name, service in services(state).items()
         for version, one in service.workloads.items()
     }

@@ -68,9 +68,6 @@ def _of_service(old: Service, new: Service) -> Iterator[Effect]:
     yield from _exposed(old, new)
 
 
-# Ports and what they carry.
-
-
 def _ports(old: Service, new: Service) -> Iterator[Effect]:
     for was, now in _paired(old, new):
         if was and now:
@@ -300,9 +297,6 @@ def sticky_by(policy: Mapping[str, Any]) -> str:
     return f"cookie {cookie['name']}{lives}" + (f" below {cookie['path']}" if "path" in cookie else "")
 
 
-# Who gets which requests.
-
-
 def _splits(old: Service, new: Service) -> Iterator[Effect]:
     if new.routes and not old.routes:
         yield Effect("medium", f"the split of {new.name} begins ({shares(new.routes[-1].shares)})")
@@ -419,9 +413,6 @@ def _limits(old: Service, new: Service) -> Iterator[Effect]:
         yield Effect("medium", f"callers of {new.name} {text}, which for most is another than before")
 
 
-# Encryption and identity.
-
-
 _MODES = {
     "STRICT": "mutual TLS only",
     "PERMISSIVE": "mutual TLS and plain text",
@@ -468,9 +459,6 @@ def _sidecars(old: Service, new: Service) -> Iterator[Effect]:
     else:
         text = f"the pods of {new.name} have no sidecar any more: no mutual TLS to them or from them"
         yield Effect("high", f"{text}, and no rule counts for their requests")
-
-
-# From outside.
 
 
 def _exposed(old: Service, new: Service) -> Iterator[Effect]:

@@ -68,9 +68,6 @@ def of_states(before: State, after: State) -> Iterator[Effect]:
         )
 
 
-# The namespace of the workloads.
-
-
 def _namespace(before: State, after: State) -> Iterator[Effect]:
     old, new = (model.namespaces(state) for state in (before, after))
     gone, made = [name for name in old if name not in new], [name for name in new if name not in old]
@@ -176,9 +173,6 @@ def _some(items: Sequence[str]) -> str:
     return listed([*items[:4], *([f"{len(items) - 4} more"] if len(items) > 4 else [])])
 
 
-# Who may call whom.
-
-
 def _access(before: State, after: State) -> Iterator[Effect]:
     old, new = model.denies(before), model.denies(after)
     if new and not old:
@@ -227,9 +221,6 @@ def _reboots(before: State, after: State) -> Iterator[Effect]:
             "so what runs there with one pod is down",
             "meanwhile",
         )
-
-
-# The mesh.
 
 
 def _mode(old: Mesh, new: Mesh) -> Iterator[Effect]:

@@ -1,4 +1,4 @@
-"""The preparation of the nodes: the kernel modules that sidecars need, there before the mesh starts."""
+"""The preparation of the nodes: the kernel modules and limits that sidecars need, there before the mesh starts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from components.kubernetes import KubernetesObject
 from config import Cluster, Machine, NodeHost, Nodes
 
 SCRIPT = (Path(__file__).parent / "prepare-node.sh").read_text()
-_LIST_FOLDER, _MODULES_FOLDER = "/etc/modules-load.d", "/lib/modules"
+_LIST_FOLDER, _LIMITS_FOLDER, _MODULES_FOLDER = "/etc/modules-load.d", "/etc/sysctl.d", "/lib/modules"
+# Where the pod has the files of the sysctls: no runtime mounts anything below a container's own /proc.
+_SYSCTLS, _MOUNTED_SYSCTLS = "/proc/sys", "/host/proc/sys"
 
 
 @dataclass(frozen=True)
@@ -29,11 +31,17 @@ class NodePrepArgs:
     private_key: pulumi.Output[str] | None = None
     bastion_private_key: pulumi.Output[str] | None = None
 
+    @property
+    def words(self) -> list[str]:
+        """What every node has to have, as `prepare-node.sh` takes it."""
+        return [*self.modules, *(f"{name}={least}" for name, least in sorted(self.nodes.sysctls.items()))]
+
 
 class NodePrep(pulumi.ComponentResource):
-    """Loads the modules now and has them loaded at every boot, by `prepare-node.sh`; deleting it takes the list away.
+    """Loads modules and raises sysctls, now and at every boot, by `prepare-node.sh`; deleting it takes the files away.
 
-    `results` has, for each host, a line a module. Hosts are prepared side by side and rebooted one after the other.
+    `results` has, for each host, a line a module and a sysctl. Hosts are prepared side by side and rebooted one after
+    the other.
     """
 
     results: pulumi.Output[dict[str, str]]
@@ -82,7 +90,7 @@ class NodePrep(pulumi.ComponentResource):
     @property
     def _create(self) -> str:
         flags = ["--may-reboot"] if self._args.nodes.reboot else []
-        return _line("prepare", *flags, *self._args.modules)
+        return _line("prepare", *flags, *self._args.words)
 
     def _restarts(self, results: Mapping[str, pulumi.Output[str]]) -> None:
         """A chain, so that never more than one host is away; `mesh.nodes` does nothing where no reboot is needed."""
@@ -98,7 +106,7 @@ class NodePrep(pulumi.ComponentResource):
                 "node": host.node or name,
                 "cluster": self._args.cluster.model_dump(),
                 "owner": f"{pulumi.get_project()}/{pulumi.get_stack()}",
-                "verify": _line("prepare", *self._args.modules),
+                "verify": _line("prepare", *self._args.words),
                 "prepared": results[name],
             }
             restart = LocalCommand(
@@ -137,18 +145,28 @@ class NodePrep(pulumi.ComponentResource):
         )
 
     def _pod(self) -> dict[str, Any]:
-        """Every node's, those that join later too; it stays, and takes the list away when it is ended."""
+        """Every node's, those that join later too; it stays, and takes the files away when it is ended.
+
+        Root may write a sysctl of the file system without any capability, but only where it is not mounted read-only,
+        as a container's /proc/sys is: so the very files are mounted, and none beside them.
+        """
 
         def script(*words: str, then: str = "") -> list[str]:
             return ["sh", "-c", f"{SCRIPT}{then}", "prepare-node.sh", *words]
 
         wait = "trap 'exit 0' TERM\nwhile :; do sleep 3600 & wait $!; done\n"
-        volumes = {"lists": _LIST_FOLDER, "modules": _MODULES_FOLDER}
+        folders = {"lists": _LIST_FOLDER, "limits": _LIMITS_FOLDER, "modules": _MODULES_FOLDER}
+        files = {name: name.replace(".", "/") for name in sorted(self._args.nodes.sysctls)}
+        volumes = {
+            **{name: (path, "DirectoryOrCreate") for name, path in folders.items()},
+            **{_volume(name): (f"{_SYSCTLS}/{path}", "File") for name, path in files.items()},
+        }
         container = {
             "name": names.NODE_PREP,
             "image": self._args.nodes.image,
-            "command": script("prepare", *self._args.modules, then=wait),
-            "readinessProbe": {"exec": {"command": script("check", *self._args.modules)}, "periodSeconds": 10},
+            "command": script("prepare", *self._args.words, then=wait),
+            "env": [{"name": "SYSCTLS", "value": _MOUNTED_SYSCTLS}],
+            "readinessProbe": {"exec": {"command": script("check", *self._args.words)}, "periodSeconds": 10},
             "lifecycle": {"preStop": {"exec": {"command": script("remove")}}},
             "terminationMessagePolicy": "FallbackToLogsOnError",
             "resources": {"requests": {"cpu": "1m", "memory": "16Mi"}, "limits": {"memory": "64Mi"}},
@@ -161,7 +179,9 @@ class NodePrep(pulumi.ComponentResource):
             },
             "volumeMounts": [
                 {"name": "lists", "mountPath": _LIST_FOLDER},
+                {"name": "limits", "mountPath": _LIMITS_FOLDER},
                 {"name": "modules", "mountPath": _MODULES_FOLDER, "readOnly": True},
+                *({"name": _volume(name), "mountPath": f"{_MOUNTED_SYSCTLS}/{path}"} for name, path in files.items()),
             ],
         }
         return {
@@ -171,10 +191,13 @@ class NodePrep(pulumi.ComponentResource):
             "terminationGracePeriodSeconds": 10,
             "containers": [container],
             "volumes": [
-                {"name": name, "hostPath": {"path": path, "type": "DirectoryOrCreate"}}
-                for name, path in volumes.items()
+                {"name": name, "hostPath": {"path": path, "type": kind}} for name, (path, kind) in volumes.items()
             ],
         }
+
+
+def _volume(sysctl: str) -> str:
+    return sysctl.replace(".", "-").replace("_", "-")
 
 
 def _login(machine: Machine, private_key: pulumi.Output[str] | None) -> Connection:

@@ -16,6 +16,7 @@ from pydantic_core import ErrorDetails
 from config import rules
 from config.merge import merged
 from config.model import StackConfig
+from config.nodes import SYSCTLS
 from config.problems import MISSING, Problem, nearest, report
 from config.rules.raw import each_service, map_at
 from config.types import SECRET, SecretKey
@@ -81,7 +82,12 @@ def _shared(defaults: Path) -> dict[str, Any]:
 
 
 def _layered(defaults: Mapping[str, Any], stack: Mapping[str, Any]) -> dict[str, Any]:
-    """`stack` laid over `defaults`, and both over the template of all services, in each one's own that has pods."""
+    """`stack` laid over `defaults`, and both over the template of all services, in each one's own that has pods.
+
+    Below all of them are the sysctls of a prepared node, so that `null` takes one out as it does any other entry.
+    """
+    if map_at(merged(defaults, stack), "nodes").get("mode", "none") != "none":
+        defaults = merged({"nodes": {"sysctls": SYSCTLS}}, defaults)
     both = merged(defaults, stack)
     template = map_at(both, "template")
     own = [name for name, service, _ in each_service(both) if service.get("workload") != "existing"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
@@ -13,6 +13,28 @@ ModuleName = Annotated[
     str, Field(pattern=r"^[A-Za-z0-9_-]+$", description="the name of a kernel module, as modprobe takes it")
 ]
 IpFamily = Literal["IPv4", "IPv6"]
+SysctlName = Literal[
+    "fs.inotify.max_user_instances",
+    "fs.inotify.max_user_watches",
+    "fs.inotify.max_queued_events",
+    "fs.file-max",
+    "fs.nr_open",
+]
+
+SYSCTLS: Final[Mapping[str, int]] = {"fs.inotify.max_user_instances": 8192, "fs.inotify.max_user_watches": 524288}
+"""What a node with many sidecars needs: see docs/nodes.md for why these, and why these numbers."""
+
+SYSCTL_LIMITS: Final[Mapping[str, tuple[int, int]]] = {
+    "fs.inotify.max_user_instances": (128, 2**31 - 1),
+    "fs.inotify.max_user_watches": (8192, 2**31 - 1),
+    "fs.inotify.max_queued_events": (16384, 2**31 - 1),
+    "fs.file-max": (8192, 2**63 - 1),
+    "fs.nr_open": (1048576, 2**31 - 64),
+}
+"""From the kernel's own default, below which a number would do nothing, to the most that it takes.
+
+https://www.kernel.org/doc/html/latest/admin-guide/sysctl/fs.html, `inotify_user_setup` and `sysctl_nr_open_max`.
+"""
 
 HOST_KEY = "the host's public key, as `ssh-keyscan -t ecdsa HOST` prints it after the host's name"
 
@@ -38,7 +60,7 @@ class NodeHost(Machine):
 
 
 class Nodes(Model):
-    """How the kernel modules that sidecars need get onto the nodes."""
+    """How the kernel modules and the limits that sidecars need get onto the nodes."""
 
     mode: Literal["none", "ssh", "daemonset", "local"] = Field(
         "none",
@@ -49,6 +71,14 @@ class Nodes(Model):
     bastion: Machine | None = Field(None, description="the machine through which all hosts are reached")
     modules: Annotated[tuple[ModuleName, ...], Field(strict=False)] = Field(
         (), description="a list of kernel modules; empty: the right ones"
+    )
+    sysctls: Mapping[SysctlName, Annotated[int, Field(description="a whole number: the least that it has to be")]] = (
+        Field(
+            default_factory=dict,
+            description="a map of sysctls and the least that each has to be, as none is ever lowered; "
+            f"{' and '.join(f'{name}: {least}' for name, least in SYSCTLS.items())} where mode is not none and "
+            "`null` does not take them out",
+        )
     )
     ip_families: Annotated[tuple[IpFamily, ...], Field(strict=False, min_length=1)] = Field(
         ("IPv4",), description="a list of IPv4 and IPv6: the families of the cluster's pods"

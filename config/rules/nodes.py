@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from config.nodes import SYSCTL_LIMITS
 from config.problems import MISSING, Problem
 from config.rules.raw import Raw, map_at
 
@@ -15,6 +16,13 @@ _KEY_FIX = (
 
 def keys_have_an_effect(raw: Raw) -> Iterator[Problem]:
     nodes = map_at(raw, "nodes")
+    if nodes.get("sysctls") and nodes.get("mode", "none") == "none":
+        yield Problem(
+            "nodes.sysctls",
+            MISSING,
+            "nothing where nodes.mode is none, as nobody sets them",
+            "set nodes.mode to ssh, daemonset or local, or take nodes.sysctls out",
+        )
     for key in ("hosts", "bastion", "reboot"):
         if nodes.get(key) and nodes.get("mode", "none") != "ssh":
             yield Problem(
@@ -78,4 +86,16 @@ def addresses_differ(raw: Raw) -> Iterator[Problem]:
             )
 
 
-RULES = (keys_have_an_effect, ssh_can_log_in, machines_prove_themselves, addresses_differ)
+def sysctls_are_possible(raw: Raw) -> Iterator[Problem]:
+    for name, value in map_at(raw, "nodes", "sysctls").items():
+        least, most = SYSCTL_LIMITS.get(name, (0, 0))
+        if least and isinstance(value, int) and not isinstance(value, bool) and not least <= value <= most:
+            yield Problem(
+                f"nodes.sysctls.{name}",
+                value,
+                f"a whole number from {least}, the kernel's own default, to {most}, the most that it takes",
+                f"set it to a number in between, or take it out: {name}: null",
+            )
+
+
+RULES = (keys_have_an_effect, ssh_can_log_in, machines_prove_themselves, addresses_differ, sysctls_are_possible)

@@ -6,6 +6,7 @@ The machines are no nodes of the cluster, so cordon and drain are not proved her
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import time
@@ -17,6 +18,7 @@ import pytest
 
 import names
 from components.nodes import SCRIPT
+from config.nodes import SYSCTLS
 from harness.kills import Moment, disturbed_at
 from harness.stack import PulumiError, Stack
 from localcluster import ClusterError, EmbeddedCluster, build, prerequisites
@@ -30,12 +32,21 @@ Config = dict[str, Any]
 SEVEN = {"br_netfilter", "nf_nat", "xt_REDIRECT", "xt_owner", "iptable_nat", "iptable_mangle", "iptable_filter"}
 LIST = "/etc/modules-load.d/istio-iptables.conf"
 FOREIGN = "# by hand\nloop\n"
+LIMITS = "/etc/sysctl.d/99-zz-istio-sidecars.conf"
+INSTANCES, WATCHES = "fs.inotify.max_user_instances", "fs.inotify.max_user_watches"
+HIGHER = 1 << 20
+"""What somebody has set `fs.inotify.max_user_watches` to on the machine `two`, for boot alone."""
 BOOTS = "/var/boots"
 """A file that grows by a letter with each boot."""
 
 
 def loaded(vm: Vm) -> set[str]:
     return {line.split()[0] for line in vm.run("cat /proc/modules").splitlines()} & SEVEN
+
+
+def sysctls(vm: Vm) -> tuple[int, int]:
+    instances, watches = vm.run(f"sysctl -n {INSTANCES} {WATCHES}").split()
+    return int(instances), int(watches)
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +122,14 @@ def test_without_the_modules_iptables_fails_as_the_story_says(vms: dict[str, Vm]
         print(failed.stderr)
 
 
+def test_before_a_node_takes_few_sidecars(vms: dict[str, Vm]) -> None:
+    """The numbers of the kernel; somebody sets a higher one for boot on one machine, and a higher live one."""
+    for vm in vms.values():
+        instances, watches = sysctls(vm)
+        assert instances == 128 and watches < SYSCTLS[WATCHES]
+    vms["two"].run(f"echo {WATCHES}={HIGHER} >/etc/sysctl.d/10-theirs.conf; sysctl -q {INSTANCES}=9000")
+
+
 def test_a_wrong_host_key_is_refused_and_the_other_host_is_done(
     stack: Stack, ready: Config, vms: dict[str, Vm]
 ) -> None:
@@ -131,6 +150,9 @@ def test_up_loads_all_seven_and_keeps_a_foreign_list(stack: Stack, ready: Config
         assert loaded(vm) == SEVEN
         assert set(vm.run(f"tail -n +2 {LIST}").split()) == SEVEN
         vm.run("iptables-legacy -t nat -L")
+    assert sysctls(vms["one"]) == (SYSCTLS[INSTANCES], SYSCTLS[WATCHES])
+    assert sysctls(vms["two"]) == (9000, HIGHER), "neither what is live nor what is set for boot is lowered"
+    assert f"{INSTANCES} = 9000\n{WATCHES} = {HIGHER}\n" in vms["two"].run(f"cat {LIMITS}")
     assert_no_key(stack, printed, vms["one"].private_key)
 
 
@@ -194,6 +216,7 @@ def test_a_reboot_happens_where_only_that_helps_and_once_though_up_is_killed(
     two.wait(since=boots["two"])
     # By the list alone: the command that would have looked for them is dead.
     assert loaded(two) == SEVEN and "xt_TEE" in two.run("cat /proc/modules")
+    assert sysctls(two) == (9000, HIGHER)
     boots["two"] = two.boot
     stack.recover(kubectl)
     printed = stack.pulumi("up", "--yes", "--skip-preview")
@@ -204,15 +227,27 @@ def test_a_reboot_happens_where_only_that_helps_and_once_though_up_is_killed(
 
 
 def test_the_daemonsets_script_works_with_busybox_and_read_only_modules(vms: dict[str, Vm]) -> None:
-    """The pod's command in the machine: busybox's shell and modprobe, and CAP_SYS_MODULE as the only capability."""
+    """The pod's command in the machine: busybox's shell and modprobe, and CAP_SYS_MODULE as the only capability.
+
+    /proc/sys is read-only, as a container's is, and the sysctl's file is mounted elsewhere.
+    """
     script = "/run/prepare-node.sh"
     vms["one"].run(f"cat >{script}", stdin=SCRIPT)
     vms["one"].run(
-        "mkdir -p /run/bin && for name in modprobe grep sed gzip tr; do ln -sf /bin/busybox /run/bin/$name; done"
+        "mkdir -p /run/bin && for name in modprobe grep sed gzip tr cut sort tail head mkdir mv rm; "
+        "do ln -sf /bin/busybox /run/bin/$name; done"
     )
     confined = "setpriv --bounding-set=-all,+sys_module --inh-caps=-all,+sys_module"
-    said = vms["one"].run(f"PATH=/run/bin:$PATH {confined} busybox sh {script} prepare nf_nat xt_mark xt_socket")
-    assert said.splitlines() == ["nf_nat: loaded", "xt_mark: loaded", "xt_socket: loaded"]
+    mounts = (
+        "mkdir -p /run/host/fs/inotify; touch /run/host/fs/inotify/max_user_instances; "
+        "mount --bind /proc/sys/fs/inotify/max_user_instances /run/host/fs/inotify/max_user_instances; "
+        "mount --bind /proc/sys /proc/sys; mount -o remount,bind,ro /proc/sys"
+    )
+    run = f"{confined} busybox sh {script} prepare nf_nat xt_mark xt_socket {INSTANCES}=10000"
+    inner = f"{mounts}; SYSCTLS=/run/host PATH=/run/bin:$PATH {run}"
+    said = vms["one"].run(f"unshare --mount sh -c {shlex.quote(inner)}")
+    assert said.splitlines() == ["nf_nat: loaded", "xt_mark: loaded", "xt_socket: loaded", f"{INSTANCES} = 10000"]
+    assert sysctls(vms["one"])[0] == 10000
 
 
 def test_a_host_that_is_away_fails_in_bounded_time(stack: Stack, ready: Config, vms: dict[str, Vm]) -> None:
@@ -235,6 +270,7 @@ def test_destroy_takes_the_list_away_and_puts_the_foreign_one_back(
 ) -> None:
     del ready, kubectl
     stack.destroy()
+    assert vms["one"].run(f"ls {Path(LIMITS).parent}").split().count(Path(LIMITS).name) == 0
     assert vms["one"].run(f"cat {LIST}") == FOREIGN
     assert vms["one"].run(f"ls {Path(LIST).parent}").split().count(Path(LIST).name) == 1
 
@@ -249,6 +285,9 @@ def test_the_daemonset_prepares_every_node_of_the_cluster(
     (daemonset,) = kubectl.items("daemonset", names.NODE_PREP, f"--namespace={names.NODES}")
     assert daemonset["status"]["numberReady"] == len(kubectl.items("nodes")) > 0
     assert set(cluster.execute("tail", "-n", "+2", LIST).split()) == SEVEN
+    for name, least in SYSCTLS.items():
+        assert int(cluster.execute("cat", f"/proc/sys/{name.replace('.', '/')}")) >= least
+        assert f"{name} = " in cluster.execute("cat", LIMITS)
     assert missing_modules(kubectl, sorted(SEVEN)) == ([], [])
     (missing,), unknown = missing_modules(kubectl, ["nf_nat", "no_such_module"])
     assert (missing.modules, missing.certain, unknown) == (("no_such_module",), True, [])
@@ -257,15 +296,16 @@ def test_the_daemonset_prepares_every_node_of_the_cluster(
 
 @pytest.fixture
 def lists(stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder that Pulumi sees as /etc/modules-load.d, in a mount namespace of its own for each command.
+    """The folder that Pulumi sees as /etc/modules-load.d and /etc/sysctl.d, in a mount namespace of its own each time.
 
-    So the machine's own lists stay as they are, also when the tests are killed.
+    So the machine's own files stay as they are, also when the tests are killed.
     """
     lists, wrapper = tmp_path / "lists", tmp_path / "bin" / "pulumi"
     lists.mkdir()
     wrapper.parent.mkdir()
     pulumi = shutil.which("pulumi", path=stack.variables["PATH"])
-    inside = f'mount --bind {lists} {Path(LIST).parent} && exec {pulumi} "$@"'
+    binds = " && ".join(f"mount --bind {lists} {Path(file).parent}" for file in (LIST, LIMITS))
+    inside = f'{binds} && exec {pulumi} "$@"'
     wrapper.write_text(f"#!/bin/sh\nexec unshare --mount sh -c '{inside}' pulumi \"$@\"\n")
     wrapper.chmod(0o755)
     path = f"{wrapper.parent}{os.pathsep}{stack.variables['PATH']}"
@@ -282,6 +322,7 @@ def test_this_machine_is_prepared_instead_and_the_daemonset_goes(
     stack.configure(without_mesh(config, nodes={"mode": "local"}))
     stack.up()
     assert set(written.read_text().splitlines()[1:]) == SEVEN
+    assert f"{INSTANCES} = " in (lists / Path(LIMITS).name).read_text()
     assert Path(LIST).name not in cluster.execute("ls", str(Path(LIST).parent)).split()
     assert kubectl.items("namespace", names.NODES) == []
     assert set(stack.up()) == {"same"}

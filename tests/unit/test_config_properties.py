@@ -70,6 +70,7 @@ COMPLETE: Mapping[str, Any] = {
         "hosts": {"worker": {**MACHINE, "node": "worker-1", "gone": False}},
         "bastion": {**MACHINE, "address": "bastion.example.com"},
         "modules": ["nf_nat"],
+        "sysctls": {"fs.inotify.max_user_instances": 16384, "fs.file-max": 1 << 40},
         "ipFamilies": ["IPv4", "IPv6"],
         "reboot": True,
         "image": "example.com/kmod",

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pulumi
 import pytest
@@ -18,6 +18,7 @@ import names
 from components import NodePrep
 from components.nodes import SCRIPT, NodePrepArgs
 from config import ConfigError, load, merged
+from config.nodes import SYSCTL_LIMITS, SYSCTLS, SysctlName
 from config.types import SECRET
 from istio import kernel
 from mesh import nodes, preflight
@@ -71,6 +72,13 @@ def recorded(**changes: Any) -> Recording:
         ({"bastion": {"address": "x"}}, "nodes.bastion.hostKey", "`ssh-keyscan -t ecdsa x`"),
         ({"modules": ["nf nat"]}, "nodes.modules.0", "kernel module"),
         ({"ipFamilies": []}, "nodes.ipFamilies", "IPv4 and IPv6"),
+        ({"sysctls": {"fs.inotify.max_user_watch": 9000}}, "nodes.sysctls.fs.inotify.max_user_watch", "did you mean"),
+        ({"sysctls": {"net.core.somaxconn": 9000}}, "nodes.sysctls.net.core.somaxconn", "use one of: fs.inotify."),
+        ({"sysctls": {"fs.file-max": "9000"}}, "nodes.sysctls.fs.file-max", "a whole number"),
+        ({"sysctls": {"fs.file-max": 1}}, "nodes.sysctls.fs.file-max", "fs.file-max: null"),
+        ({"sysctls": {"fs.file-max": 2**63}}, "nodes.sysctls.fs.file-max", "fs.file-max: null"),
+        ({"sysctls": {"fs.inotify.max_user_instances": 2**31}}, "nodes.sysctls.fs.inotify.max_user_instances", "null"),
+        ({"mode": "none", "hosts": None, "sysctls": {"fs.file-max": 9000}}, "nodes.sysctls", "set nodes.mode to"),
         ({"mode": "none"}, "nodes.hosts", "set nodes.mode to ssh"),
         ({"mode": "local", "hosts": None, "reboot": True}, "nodes.reboot", "set nodes.mode to ssh"),
         ({"mode": "daemonset", "hosts": None, "bastion": OTHER}, "nodes.bastion", "set nodes.mode to ssh"),
@@ -134,6 +142,32 @@ def test_the_right_modules(changes: Mapping[str, Any], expected: tuple[str, ...]
     assert kernel.modules(config(**changes)) == expected
 
 
+INSTANCES, WATCHES = "fs.inotify.max_user_instances", "fs.inotify.max_user_watches"
+LEAST = [f"{INSTANCES}=8192", f"{WATCHES}=524288"]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "expected"),
+    [
+        ({}, SYSCTLS),
+        ({"sysctls": {INSTANCES: 16384}}, {**SYSCTLS, INSTANCES: 16384}),
+        ({"sysctls": {"fs.file-max": 2**62}}, {**SYSCTLS, "fs.file-max": 2**62}),
+        ({"sysctls": {INSTANCES: None}}, {WATCHES: 524288}),
+        ({"sysctls": None}, {}),
+        ({"mode": "none"}, {}),
+    ],
+    ids=["the defaults", "another number", "one more", "one less", "none", "nothing is prepared"],
+)
+def test_the_right_sysctls(nodes: Mapping[str, Any], expected: Mapping[str, int]) -> None:
+    raw = {**VALID, "nodes": {"mode": "local", **nodes}}
+    assert load(raw, defaults=NO_DEFAULTS).nodes.sysctls == expected
+
+
+def test_the_defaults_are_possible() -> None:
+    assert all(least <= SYSCTLS.get(name, least) <= most for name, (least, most) in SYSCTL_LIMITS.items())
+    assert SYSCTL_LIMITS.keys() == set(get_args(SysctlName))
+
+
 # What is declared
 
 
@@ -143,7 +177,7 @@ def test_each_host_has_a_command_with_its_connection() -> None:
     assert {command.type for command in commands.values()} == {"command:remote:Command"}
     assert set(commands) == {"prepare-a", "prepare-b"}
     inputs = commands["prepare-b"].inputs
-    assert inputs["create"].endswith(f"sh -s -- prepare {' '.join(SEVEN)}")
+    assert inputs["create"].endswith(f"sh -s -- prepare {' '.join([*SEVEN, *LEAST])}")
     assert inputs["delete"].endswith("sh -s -- remove")
     assert inputs["stdin"] == SCRIPT
     assert inputs["addPreviousOutputInEnv"] is False
@@ -195,6 +229,12 @@ def test_a_changed_list_of_modules_is_an_update_of_the_command_line() -> None:
         }
 
 
+def test_a_changed_sysctl_is_an_update_of_the_command_line() -> None:
+    before, after = recorded(), recorded(nodes={"sysctls": {"fs.file-max": 2**40}})
+    assert before.resources.keys() == after.resources.keys()
+    assert f"fs.file-max={2**40} {LEAST[0]}" in after.named("Command")["prepare-a"].inputs["create"]
+
+
 def test_hosts_are_prepared_side_by_side_and_rebooted_in_a_chain() -> None:
     recording = recorded(nodes={"reboot": True, "hosts": {"c": {**HOST, "address": "10.0.0.3"}}})
     commands = recording.named("Command")
@@ -219,6 +259,7 @@ def test_a_request_to_reboot_has_all_that_it_takes() -> None:
     request = json.loads(command.inputs["stdin"]["value"])
     assert request["node"] == "worker-2" and request["host"]["address"] == "10.0.0.2"
     assert request["keys"] == [KEY]
+    assert request["verify"].endswith(f"prepare {' '.join([*SEVEN, *LEAST])}")
     assert command.inputs["create"] == "ssh-agent .venv/bin/python -m mesh.nodes restart"
 
 
@@ -226,7 +267,7 @@ def test_this_machine_by_a_local_command() -> None:
     recording = recorded(nodes={"mode": "local", "hosts": None}, sshPrivateKey=None)
     command = recording.one("Command")
     assert (command.type, command.name) == ("command:local:Command", "prepare-this-machine")
-    assert command.inputs["create"].endswith(f"prepare {' '.join(SEVEN)}")
+    assert command.inputs["create"].endswith(f"prepare {' '.join([*SEVEN, *LEAST])}")
     assert "connection" not in command.inputs
 
 
@@ -238,16 +279,23 @@ def test_every_node_by_a_daemonset_with_the_least_privilege() -> None:
     assert pod["tolerations"] == [{"operator": "Exists"}]
     assert not {"hostPID", "hostNetwork", "hostIPC"} & pod.keys()
     assert pod["automountServiceAccountToken"] is False
-    assert {volume["hostPath"]["path"] for volume in pod["volumes"]} == {"/etc/modules-load.d", "/lib/modules"}
-    assert [mount["mountPath"] for mount in container["volumeMounts"] if not mount.get("readOnly")] == [
-        "/etc/modules-load.d"
-    ]
+    sysctls = {f"/proc/sys/fs/inotify/{name}": "File" for name in ("max_user_instances", "max_user_watches")}
+    folders = dict.fromkeys(("/etc/modules-load.d", "/etc/sysctl.d", "/lib/modules"), "DirectoryOrCreate")
+    paths = {volume["hostPath"]["path"]: volume["hostPath"]["type"] for volume in pod["volumes"]}
+    assert paths == {**folders, **sysctls}
+    where = {volume["name"]: volume["hostPath"]["path"] for volume in pod["volumes"]}
+    assert {mount["mountPath"]: where[mount["name"]] for mount in container["volumeMounts"]} == {
+        **{path: path for path in folders},
+        **{f"/host{path}": path for path in sysctls},
+    }
+    assert [mount["mountPath"] for mount in container["volumeMounts"] if mount.get("readOnly")] == ["/lib/modules"]
+    assert container["env"] == [{"name": "SYSCTLS", "value": "/host/proc/sys"}]
     security = container["securityContext"]
     assert security["capabilities"] == {"drop": ["ALL"], "add": ["SYS_MODULE"]}
     assert not security.get("privileged") and security["readOnlyRootFilesystem"]
     assert container["image"] == "kmod"
-    assert container["command"][-8:] == ["prepare", *SEVEN]
-    assert container["readinessProbe"]["exec"]["command"][-8:] == ["check", *SEVEN]
+    assert container["command"][-10:] == ["prepare", *SEVEN, *LEAST]
+    assert container["readinessProbe"]["exec"]["command"][-10:] == ["check", *SEVEN, *LEAST]
     assert container["lifecycle"]["preStop"]["exec"]["command"][-1] == "remove"
 
 

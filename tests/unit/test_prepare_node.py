@@ -11,8 +11,10 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+from hypothesis import given, settings, strategies
 
 from istio.kernel import modules
 
@@ -200,10 +202,10 @@ def test_a_foreign_list_is_kept_aside_and_put_back(node: Node) -> None:
 def test_remove_takes_the_list_and_leaves_the_modules(node: Node) -> None:
     node.loadable(SEVEN)
     node.good("prepare", *SEVEN)
-    assert "stay loaded" in node.good("remove")
+    assert "stays until the next boot" in node.good("remove")
     assert not node.file.exists()
     assert node.loaded == list(SEVEN)
-    assert "no list" in node.good("remove")
+    assert "there is no" in node.good("remove")
 
 
 def test_a_list_that_somebody_has_replaced_is_theirs(node: Node) -> None:
@@ -238,6 +240,149 @@ def test_no_reboot_is_asked_for_when_none_is_needed(node: Node) -> None:
 def test_no_reboot_is_asked_for_when_it_would_not_help(node: Node) -> None:
     node.loadable(SEVEN)
     assert "no_such" in node.bad("prepare", "--may-reboot", *SEVEN, "no_such")
+
+
+# Sysctls
+
+INSTANCES, WATCHES = "fs.inotify.max_user_instances", "fs.inotify.max_user_watches"
+WANTED = (f"{INSTANCES}=8192", f"{WATCHES}=524288")
+LIMITS_MARKER = "# Written by istio-governance: the least that a node with many sidecars of Istio needs.\n"
+
+
+def with_sysctls(node: Node, instances: int = 128, watches: int = 8192) -> Node:
+    node.write("proc/sys/fs/inotify/max_user_instances", f"{instances}\n")
+    node.write("proc/sys/fs/inotify/max_user_watches", f"{watches}\n")
+    node.built_in(SEVEN)
+    return node
+
+
+def live(node: Node) -> tuple[int, int]:
+    folder = node.folder / "proc/sys/fs/inotify"
+    return int((folder / "max_user_instances").read_text()), int((folder / "max_user_watches").read_text())
+
+
+def kept(node: Node) -> str:
+    return (node.folder / "etc/sysctl.d/99-zz-istio-sidecars.conf").read_text()
+
+
+def test_sysctls_are_raised_now_and_at_every_boot_once(node: Node) -> None:
+    with_sysctls(node)
+    assert node.run("check", *SEVEN, *WANTED).stdout == f"too low: {INSTANCES}=128 {WATCHES}=8192\n"
+    said = node.good("prepare", *SEVEN, *WANTED)
+    assert said.endswith(f"iptable_filter: built in\n{INSTANCES} = 8192\n{WATCHES} = 524288\n")
+    assert live(node) == (8192, 524288)
+    assert kept(node) == f"{LIMITS_MARKER}{INSTANCES} = 8192\n{WATCHES} = 524288\n"
+    limits = node.folder / "etc/sysctl.d/99-zz-istio-sidecars.conf"
+    before = limits.stat().st_mtime_ns
+    assert node.good("prepare", *SEVEN, *WANTED) == said
+    assert limits.stat().st_mtime_ns == before and len(list(limits.parent.iterdir())) == 1
+    assert node.good("check", *SEVEN, *WANTED) == ""
+    assert node.file.read_text() == MARKER + "".join(f"{name}\n" for name in SEVEN), "a sysctl is no module"
+
+
+@given(
+    number=strategies.integers(1, 2**31 - 1),
+    wanted=strategies.integers(1, 2**31 - 1),
+    set_by_others=strategies.lists(
+        strategies.tuples(
+            strategies.sampled_from(
+                ["etc/sysctl.d/10-a.conf", "etc/sysctl.d/zzz.conf", "usr/lib/sysctl.d/50-b.conf", "run/sysctl.d/x.conf"]
+            ),
+            strategies.sampled_from(["{} = {}", "{}={}", "-{} = {}", "  {}\t=  {}  "]),
+            strategies.booleans(),
+            strategies.integers(1, 2**31 - 1),
+        ),
+        max_size=4,
+        unique_by=lambda one: one[0],
+    ),
+)
+@settings(max_examples=30, deadline=None)
+def test_a_sysctl_is_never_lowered_neither_now_nor_at_boot(
+    number: int, wanted: int, set_by_others: list[tuple[str, str, bool, int]]
+) -> None:
+    with TemporaryDirectory() as folder:
+        node = with_sysctls(Node(Path(folder), ["sh"]), instances=number)
+        for file, line, slashes, value in set_by_others:
+            name = INSTANCES.replace(".", "/") if slashes else INSTANCES
+            node.write(file, f"# {INSTANCES} = 2147483647\nfs.{INSTANCES} = 2147483647\n{line.format(name, value)}\n")
+        done = node.run("prepare", *SEVEN, f"{INSTANCES}={wanted}")
+        assert done.returncode == 0, done.stderr
+        most = max(number, wanted, *(value for *_, value in set_by_others), 0)
+        assert live(node) == (most, 8192)
+        assert kept(node) == f"{LIMITS_MARKER}{INSTANCES} = {most}\n"
+        # The one file that comes after ours has the last word at boot.
+        late = [value for file, _, _, value in set_by_others if file.endswith("zzz.conf") and value < most]
+        assert ("zzz.conf sets" in done.stderr) == bool(late)
+
+
+def test_etc_sysctl_conf_has_the_last_word_only_without_systemd(node: Node) -> None:
+    with_sysctls(node)
+    node.write("etc/sysctl.conf", f"{INSTANCES} = 256\n")
+    assert f"/etc/sysctl.conf sets {INSTANCES} back to 256 at every boot" in node.run("prepare", *SEVEN, *WANTED).stderr
+    (node.folder / "run/systemd/system").mkdir(parents=True)
+    assert node.run("prepare", *SEVEN, *WANTED).stderr == ""
+
+
+def test_somebody_elses_file_still_counts_and_comes_back(node: Node) -> None:
+    with_sysctls(node)
+    theirs = f"{INSTANCES} = 9000\nvm.swappiness = 10\n"
+    node.write("etc/sysctl.d/99-zz-istio-sidecars.conf", theirs)
+    for _ in range(2):
+        node.good("prepare", *SEVEN, *WANTED)
+        assert kept(node) == f"{LIMITS_MARKER}{theirs}{INSTANCES} = 9000\n{WATCHES} = 524288\n"
+    said = node.good("remove")
+    assert kept(node) == theirs and live(node) == (9000, 524288)
+    assert "stays until the next boot" in said
+    assert "somebody else's" in node.good("remove") and kept(node) == theirs
+
+
+def test_without_sysctls_our_file_goes(node: Node) -> None:
+    with_sysctls(node)
+    node.good("prepare", *SEVEN, *WANTED)
+    node.good("prepare", *SEVEN)
+    assert list((node.folder / "etc/sysctl.d").iterdir()) == []
+    assert live(node) == (8192, 524288)
+
+
+def test_a_sysctl_that_the_kernel_does_not_have_is_named_with_the_fix(node: Node) -> None:
+    with_sysctls(node)
+    said = node.bad("prepare", *SEVEN, "fs.inotify.no_such=1")
+    assert f"kernel {KERNEL}: this kernel has no sysctl fs.inotify.no_such" in said
+    assert "nodes.sysctls (fs.inotify.no_such: null)" in said
+
+
+@pytest.mark.parametrize(
+    ("system", "hint"),
+    [
+        ("bottlerocket", f'settings.kernel.sysctl."{INSTANCES}" to "8192"'),
+        ("talos", "machine.sysctls"),
+        ("other", "node pool"),
+    ],
+)
+def test_a_sysctl_that_cannot_be_set_is_named_with_the_systems_own_way(node: Node, system: str, hint: str) -> None:
+    with_sysctls(node)
+    node.write("etc/os-release", f"ID={system}\n")
+    # Where a container sees its own /proc/sys only, which is read-only.
+    script = f"export SYSCTLS={node.folder}/nowhere\n{SCRIPT.read_text()}"
+    done = subprocess.run(
+        [*node.shell, "-s", "--", "prepare", *SEVEN, *WANTED],
+        input=script,
+        env={"PATH": f"{node.folder}/bin:/usr/bin:/bin", "ROOT": str(node.folder)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert f"{INSTANCES} is 128 and cannot be set to 8192 from here" in done.stderr and hint in done.stderr
+    assert f"({INSTANCES}: null)" in done.stderr
+
+
+def test_a_system_that_keeps_no_file_is_warned_of(node: Node) -> None:
+    with_sysctls(node)
+    node.write("etc/sysctl.d", "")
+    done = node.run("prepare", *SEVEN, *WANTED)
+    assert done.returncode == 0 and live(node) == (8192, 524288)
+    assert "sysctl.d/99-zz-istio-sidecars.conf cannot be written" in done.stderr and "next boot" in done.stderr
 
 
 # Imitated distributions

@@ -88,6 +88,7 @@ def up(name: str = DEFAULT, chosen: Choice | None = None, tools: Sequence[str] =
             prerequisites.check_build(missing)
             build.build(wanted)
         with build.locked(name):
+            node.raise_limits()
             if not node.healthy(instance):
                 node.stop(instance)
                 _start(instance)

@@ -33,6 +33,9 @@ NODE_NAME = "node"
 PKI = "/etc/kubernetes/pki"
 ADMIN = "/etc/kubernetes/admin.conf"
 START_TIMEOUT = 180.0
+INOTIFY = Path("/proc/sys/fs/inotify")
+# What `nodes.sysctls` of the product has by default: three instances a sidecar, all of one user of the machine.
+LIMITS = {"max_user_instances": 8192, "max_user_watches": 524288}
 
 
 def components(instance: Instance) -> dict[str, list[str]]:
@@ -225,6 +228,20 @@ def start(instance: Instance, lower: Path, binaries: Path, images: Path) -> None
     run([kubectl(), *apply], env={**os.environ, **direct(instance)})
     _wait(instance, "the node and its DNS", lambda: _serves_pods(instance))
     (instance.run / "started").touch()
+
+
+def raise_limits(folder: Path = INOTIFY) -> None:
+    """Lets the machine take more than forty sidecars; the limits are the machine's own, and none is ever lowered.
+
+    They stay when the cluster goes, as other clusters may need them by then, until the machine boots.
+    """
+    for name, least in LIMITS.items():
+        file = folder / name
+        if int(file.read_text()) < least:
+            try:
+                file.write_text(f"{least}\n")
+            except OSError as error:
+                print(f"warning: {file} stays below {least} ({error.strerror}): few sidecars fit", file=sys.stderr)
 
 
 def copy_images(template: Path, target: Path) -> None:

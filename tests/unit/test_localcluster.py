@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from config.nodes import SYSCTLS
 from localcluster import __main__ as command_line
 from localcluster import build, choice, cluster, commands, credentials, images, node, prerequisites, progress
 from localcluster import instance as instance_module
@@ -374,3 +375,27 @@ def test_progress_counts_steps_and_packages() -> None:
         step.count(150, 100, "packages")
         assert shown.summary() == "[1/2] 0:00: two (150 of about 150 packages)"
     assert progress.clock(61.9) == "1:01"
+
+
+# -- the machine's limits -----------------------------------------------------------------------------------------
+
+
+def test_the_limits_are_those_of_a_prepared_node() -> None:
+    assert {f"fs.inotify.{name}": least for name, least in node.LIMITS.items()} == SYSCTLS
+
+
+def test_limits_are_raised_and_never_lowered(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    instances, watches = (tmp_path / name for name in ("max_user_instances", "max_user_watches"))
+    instances.write_text("128\n")
+    watches.write_text("1048576\n")
+    node.raise_limits(tmp_path)
+    assert (instances.read_text(), watches.read_text()) == ("8192\n", "1048576\n")
+    assert capsys.readouterr().err == ""
+
+
+def test_limits_that_cannot_be_raised_are_a_warning(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """A file of /proc that nobody may write stands for a /proc/sys that is mounted read-only."""
+    (tmp_path / "max_user_watches").symlink_to("/proc/sys/kernel/cap_last_cap")
+    (tmp_path / "max_user_instances").write_text("8192")
+    node.raise_limits(tmp_path)
+    assert "max_user_watches stays below 524288" in capsys.readouterr().err

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any, Final, Literal
 
@@ -15,7 +16,7 @@ from config import StackConfig
 from config.versions import minor
 from istio import kernel
 from istio.charts import Chart, charts
-from mesh import nodes, owners, recover, sync, versions
+from mesh import nodes, owners, recover, sidecars, sync, versions
 from mesh.kubectl import Kubectl, KubectlError
 from mesh.objects import is_ready
 from mesh.pulumi import PulumiError, Stack
@@ -195,29 +196,34 @@ def interrupted(situation: Situation) -> Iterator[Finding]:
 
 
 def node_modules(situation: Situation) -> Iterator[Finding]:
-    """What a sidecar's init container or the CNI plugin says on a node without the modules."""
-    events = situation.kubectl.items("events", "--all-namespaces", "--field-selector=type=Warning")
-    signs = ("unable to initialize table", "can't initialize iptables table", "iptables-restore")
-    pods = {
-        f"{event['involvedObject'].get('namespace')}/{event['involvedObject'].get('name')}"
-        for event in events
-        if any(sign in event.get("message", "") for sign in signs)
-    }
-    for pod in sorted(pods):
-        yield Finding(
-            "problem",
-            f"pod {pod} does not start, because its node lacks kernel modules for iptables",
-            "prepare the nodes: set nodes.mode to ssh or daemonset",
-        )
     missing, _ = nodes.missing_modules(situation.kubectl, kernel.modules(situation.config))
     for node in missing:
         yield Finding(
             "problem" if node.certain else "warning",
             f"node {node.node} lacks the kernel modules {', '.join(node.modules)}",
-            "prepare the nodes: set nodes.mode to ssh or daemonset",
+            sidecars.PREPARE,
         )
-    if not pods and not missing:
+    if not missing:
         yield Finding("good", "no sign of a node that lacks kernel modules")
+
+
+def sidecars_start(situation: Situation) -> Iterator[Finding]:
+    """Pods of the mesh whose sidecar or init container does not start, and nodes that have too many proxies."""
+    if not situation.config.mesh.on:
+        return
+    kubectl, namespace = situation.kubectl, situation.config.namespace.name
+    everywhere = kubectl.items("pods", "--all-namespaces", timeout=60)
+    pods = [pod for pod in everywhere if situation.managed or pod["metadata"]["namespace"] == namespace]
+    where = "--all-namespaces" if situation.managed else f"--namespace={namespace}"
+    events = kubectl.items("events", where, "--field-selector=type=Warning")
+    found = [
+        *sidecars.troubles(kubectl, pods, events, datetime.now(UTC)),
+        *(node.trouble for node in sidecars.crowded(kubectl, everywhere)),
+    ]
+    for trouble in found:
+        yield Finding(trouble.level, trouble.what, trouble.fix)
+    if not found:
+        yield Finding("good", "no sidecar or init container that cannot start")
 
 
 def ports(situation: Situation) -> Iterator[Finding]:
@@ -397,6 +403,7 @@ CHECKS: Final[Sequence[Check]] = (
     interrupted,
     another_istio,
     node_modules,
+    sidecars_start,
     ports,
     control_plane,
     cni_agents,

@@ -118,16 +118,7 @@ def test_our_own_istio_is_no_other_one() -> None:
     assert found(check.another_istio, Cluster(objects=[istiod()]), mesh={"mode": "existing"}) == []
 
 
-def test_pods_that_wait_for_kernel_modules_are_named() -> None:
-    event = made(
-        "Event",
-        "x",
-        "istio-demo",
-        message="iptables-restore: unable to initialize table 'nat'",
-        involvedObject={"namespace": "istio-demo", "name": "bill-service-v1-x"},
-    )
-    (finding,) = found(check.node_modules, Cluster(objects=[event]))
-    assert finding.level == "problem" and "istio-demo/bill-service-v1-x" in finding.what and "nodes.mode" in finding.fix
+def test_without_nodes_no_kernel_modules_are_missing() -> None:
     assert levels(found(check.node_modules, Cluster())) == ["good"]
 
 

@@ -20,7 +20,8 @@ def command(stack: str, as_json: bool) -> int:
 
     Before: the version of Kubernetes, permissions, another Istio or what one left over, kernel modules, ports,
     unfinished operations of Pulumi and Helm. After: control plane and gateways ready, the CNI agent on every node,
-    proxies in sync, sidecars of the right version, and whether anything drifted. Each finding comes with its fix.
+    sidecars that cannot start and why, proxies in sync, sidecars of the right version, and whether anything drifted.
+    Each finding comes with its fix.
 
     Exit codes: 0 good (warnings allowed), 1 problems, 2 the cluster cannot be reached.
     """

@@ -278,10 +278,19 @@ def test_destroy_takes_the_list_away_and_puts_the_foreign_one_back(
 def test_the_daemonset_prepares_every_node_of_the_cluster(
     stack: Stack, config: Config, cluster: EmbeddedCluster, kubectl: Kubectl
 ) -> None:
-    """The kernel here has everything built in, and no loadable modules."""
+    """The kernel here has everything built in, and no loadable modules; its sysctls are those of this machine."""
     image = config["services"]["bill-service"]["template"]["image"]
+    queued, events = Path("/proc/sys/fs/inotify/max_queued_events"), "fs.inotify.max_queued_events"
+    before = int(queued.read_text())
+    stack.configure(without_mesh(config, nodes={"mode": "daemonset", "image": image, "sysctls": {events: before + 1}}))
+    try:
+        stack.up()
+        assert int(queued.read_text()) == before + 1, "a pod without privileges can set what is mounted"
+    finally:
+        queued.write_text(f"{before}\n")
     stack.configure(without_mesh(config, nodes={"mode": "daemonset", "image": image}))
     stack.up()
+    assert int(queued.read_text()) == before and events not in cluster.execute("cat", LIMITS)
     (daemonset,) = kubectl.items("daemonset", names.NODE_PREP, f"--namespace={names.NODES}")
     assert daemonset["status"]["numberReady"] == len(kubectl.items("nodes")) > 0
     assert set(cluster.execute("tail", "-n", "+2", LIST).split()) == SEVEN

@@ -17,6 +17,7 @@ from bench.measure import Comparison, in_turn, seconds
 from bench.peers import PeerError, Program
 from components.nodes import SCRIPT
 from config import load
+from config.nodes import SYSCTLS
 from istio.kernel import modules
 from localcluster import build, prerequisites
 
@@ -28,7 +29,8 @@ def comparisons(ours: Program, folder: Path) -> Iterator[Comparison]:
     """The rows of the table; `ours` is installed already."""
     with _hosts(folder) as hosts:
         pair = _Pair.of(ours, hosts)
-        script = f"sh -s -- prepare {' '.join(modules(load(ours.config)))}"
+        words = [*modules(load(ours.config)), *(f"{name}={least}" for name, least in sorted(SYSCTLS.items()))]
+        script = f"sh -s -- prepare {' '.join(words)}"
         up, shift, prepared, shift_prepared, bare = in_turn(
             PAIRS,
             {

@@ -22,7 +22,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         for report in terminalreporter.stats.get(outcome, ()):
             part = next((name for name, place in PARTS.items() if report.nodeid.startswith(place)), "")
             counts[part][outcome] += 1
-            seconds[part] += report.duration
+            seconds[part] += getattr(report, "duration", 0.0)  # a module that cannot be imported has none
     if len(counts) > 1:
         terminalreporter.section("parts")
     for part in (part for part in PARTS if part in counts and len(counts) > 1):

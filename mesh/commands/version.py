@@ -28,10 +28,6 @@ class Row:
     def differs(self) -> bool:
         return bool(self.declared) and self.declared != self.version
 
-    @property
-    def note(self) -> str:
-        return "; ".join(text for text in ("≠ declared" if self.differs else "", self.detail) if text)
-
 
 @click.command(epilog="Example: mesh version --stack dev")
 @cli.stack_option
@@ -51,12 +47,13 @@ def command(stack: str, as_json: bool) -> int:
     if as_json:
         cli.print_json({"declared": _declared(mesh), **found.as_data(), "differ": differ})
     else:
-        shown = [
-            (row.part, row.declared or "–", Text(row.version, "bold red" if row.differs else ""), row.note)
-            for row in rows
-        ]
+        shown = [(row.part, row.declared or "–", _running(row), row.detail) for row in rows]
         tables.show(("", "declared", "running", ""), shown)
     return cli.Exit.FAILED if differ else cli.Exit.GOOD
+
+
+def _running(row: Row) -> Text:
+    return Text(f"{row.version} ≠ declared", "bold red") if row.differs else Text(row.version)
 
 
 def _declared(mesh: Mesh) -> dict[str, str]:

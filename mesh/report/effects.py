@@ -202,7 +202,7 @@ def _lost(service: Service, number: int | None) -> list[str]:
     """What of its rules needs HTTP at the port `number`, each once; None: at any."""
     found: dict[str, None] = {}
     for route in service.routes:
-        if route.what == "requests":
+        if route.what == "requests" and not route.is_for_outside_names:
             if match := match_name(service.name, route.name):
                 found[f"match {match} ({conditions(route)})"] = None
             found.update(dict.fromkeys(actions(route)))
@@ -214,7 +214,7 @@ def _lost(service: Service, number: int | None) -> list[str]:
     exposed = {
         one["destination"].get("port", {}).get("number")
         for route in service.routes
-        if route.name.endswith("-ingress")
+        if route.is_for_outside_names
         for one in route.spec["route"]
     }
     if service.outside and (number is None or not exposed or number in exposed):
@@ -353,7 +353,7 @@ def _by_match(service: Service) -> dict[str, Route]:
     return {
         match_name(service.name, route.name): route
         for route in service.routes
-        if route.what == "requests" and not route.name.endswith("-ingress")
+        if route.what == "requests" and not route.is_for_outside_names
     }
 
 

@@ -134,10 +134,21 @@ def test_a_difference_stands_out(show: Show, proxies: str, code: cli.Exit) -> No
     assert shown["declared"] == {"default": "1.31.0", "canary": "1.31.0"}
 
 
+def entries(lines: list[str]) -> dict[str, str]:
+    """Part → all that is said of it, on its line or on those below it."""
+    found: dict[str, str] = {}
+    for line in lines[1:] if lines[0].startswith(" ") else lines:
+        if line.startswith(" "):
+            found[[*found][-1]] += line
+        else:
+            found[line.split("  ")[0]] = line
+    return found
+
+
 def test_every_revision_is_held_against_its_own_version(show: Show) -> None:
     ended, lines = show(cluster(), **with_canary("1.30.4"))
     assert ended == cli.Exit.FAILED
-    differ = {line.split("  ")[0] for line in lines if "≠ declared" in line}
+    differ = {part for part, text in entries(lines).items() if "≠ declared" in text}
     # The CNI agent is that of the oldest control plane.
     assert differ == {"control plane canary", "CNI", "sidecars of canary"}
 
@@ -146,14 +157,17 @@ def test_a_control_plane_that_is_not_there_or_not_declared_differs(show: Show) -
     _, lines = show(FakeKubectl(), version="1.31.0")
     assert [line.split() for line in lines[1:]] == [["control", "plane", "default", "1.31.0", "none", "≠", "declared"]]
     _, lines = show(cluster(), version="1.31.0")
-    assert {line.split("  ")[0] for line in lines if "≠" in line} == {"control plane canary", "sidecars of canary"}
+    assert {part for part, text in entries(lines).items() if "≠" in text} == {
+        "control plane canary",
+        "sidecars of canary",
+    }
 
 
 def test_sidecars_of_somebody_elses_mesh_are_held_against_their_control_plane(show: Show) -> None:
     assert show(cluster(), mode="existing")[0] == cli.Exit.GOOD
     ended, lines = show(cluster("1.30.0"), mode="existing")
     assert ended == cli.Exit.FAILED
-    assert [line.split("  ")[0] for line in lines if "≠" in line] == ["sidecars of default"]
+    assert [part for part, text in entries(lines).items() if "≠" in text] == ["sidecars of default"]
     assert show(FakeKubectl(), mode="off")[1][1].split() == ["control", "plane", "–", "none"]
 
 

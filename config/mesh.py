@@ -72,7 +72,7 @@ class Mesh(Model):
         description="control planes beside each other, by name, in the place of mesh.version; 'default' is the one "
         "that mesh.version would be",
     )
-    platform: str = Field("", description="a platform that the charts know, such as openshift, gke or k3s")
+    platform: str = Field("", description="a platform that the charts know, such as openshift, gke or k3s; or aks")
     ingress: bool | None = Field(None, description="true, false or unset (as the profile says)")
     egress: bool | None = Field(None, description="true, false or unset (as the profile says)")
     values: Mapping[ChartKey, Mapping[str, Any]] = Field(

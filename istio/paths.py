@@ -57,6 +57,7 @@ PATHS: dict[ChartName, tuple[Path, ...]] = {
         Path("global.proxy", _ALL),
         Path("global.proxy_init", _ALL),
         Path("global.platform", _PLATFORMS, since="1.24"),
+        Path("sidecarInjectorWebhookAnnotations", "1.24.0, 1.25.1, 1.26.0, 1.31.0; 1.21.6 has none", since="1.24"),
         Path("meshConfig", _ALL),
         Path("revision", _ALL),
         Path("revisionTags", _ALL),

@@ -20,6 +20,11 @@ from istio.sidecar import fingerprint
 # https://istio.io/latest/blog/2026/retirement-of-gcp/
 OFFICIAL_HUB = "docker.io/istio"
 
+# AKS adds to the selectors of webhooks that do not say this. The charts have no platform of this name, and refuse it.
+# https://learn.microsoft.com/en-us/azure/aks/faq#can-admission-controller-webhooks-impact-kube-system-and-internal-aks-namespaces
+AKS: Final = "aks"
+NOT_ENFORCED: Final = {"admissions.enforcer/disabled": "true"}
+
 Values = dict[str, Any]
 
 
@@ -57,6 +62,8 @@ def istiod(mesh: Mesh) -> Values:
     if _is_spelled_out(mesh):
         values = merged(values, {"global": {"proxy": {"resources": profiles.SMALL_PROXY}}})
         pilot |= {"autoscaleEnabled": False, "traceSampling": 100, "resources": profiles.SMALL_PILOT}
+    if mesh.platform == AKS:
+        values["sidecarInjectorWebhookAnnotations"] = NOT_ENFORCED
     return merged(values, {**_below("pilot", pilot, mesh), **_revision(mesh)})
 
 
@@ -77,7 +84,7 @@ def egress(mesh: Mesh) -> Values:
 def _common(mesh: Mesh) -> Values:
     """What the charts with pods take. `default` and `minimal` are the charts' own defaults and no profile of theirs."""
     values: Values = {"global": {"hub": mesh.hub or OFFICIAL_HUB, "tag": mesh.version, **_pull_secrets(mesh)}}
-    if mesh.platform:
+    if mesh.platform and mesh.platform != AKS:
         values["global"]["platform"] = mesh.platform
     if mesh.profile == "demo" and not _is_spelled_out(mesh):
         values["profile"] = "demo"

@@ -270,6 +270,7 @@ BAD: Sequence[tuple[Mapping[str, Any], str, str]] = [
     ({"mesh": {"version": "1.16.9"}}, "mesh.version", "what the charts of older ones read is not known"),
     ({"mesh": {"version": "1.99.0"}}, "mesh.version", "what the charts of newer ones read is not known"),
     ({"mesh": {"version": "1.23.6", "platform": "gke"}}, "mesh.platform", "the charts have platforms from 1.24 on"),
+    ({"mesh": {"version": "1.23.6", "platform": "aks"}}, "mesh.platform", "what it adds to them is no drift"),
     ({"mesh": {"images": {"proxy": "a/b:1"}}}, "mesh.images.proxy", "did you mean 'proxyv2'?"),
     ({"mesh": {"images": {"pilot": "pilot:1"}}}, "mesh.images.pilot", "a whole image reference"),
     ({"mesh": {"images": {"pilot": "example.com/pilot"}}}, "mesh.images.pilot", "a whole image reference"),

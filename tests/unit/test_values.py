@@ -54,6 +54,18 @@ def test_values_lie_on_paths_that_the_charts_of_the_version_read(version: str, p
             assert not unknown, (key, mesh)
 
 
+@pytest.mark.parametrize("version", [f"{name}.0" for name in MINORS if minor(f"{name}.0") >= paths.PLATFORMS])
+def test_aks_is_kept_from_the_webhooks_and_is_no_platform_of_the_charts(version: str) -> None:
+    found = values(version, platform="aks", profile="demo", values={"istiod": {"sidecarInjectorWebhookAnnotations": A}})
+    unknown = [path for path in leaves(found["istiod"]) if not paths.has("istiod", path, version)]
+    assert unknown == []
+    assert found["istiod"]["sidecarInjectorWebhookAnnotations"] == {"admissions.enforcer/disabled": "true", **A}
+    assert "platform" not in found["istiod"]["global"] and "platform" not in found["cni"]["global"]
+
+
+A = {"example.com/own": "yes"}
+
+
 def test_every_known_path_has_its_source_and_its_time() -> None:
     for known in (path for chart in PATHS.values() for path in chart):
         assert known.source

@@ -21,7 +21,8 @@ def command(stack: str, as_json: bool) -> int:
 
     Everything that the stack made is compared, what lies inside the Helm releases as well, whoever changed it. What
     istiod itself writes (caBundle, failurePolicy) and what is not declared (such as replicas under an autoscaler) is
-    no drift; nor is what the program declares and no `pulumi up` has applied yet, which is listed apart.
+    no drift; nor is what the program declares and no `pulumi up` has applied yet, which is listed apart, or what
+    managed clusters are known to write (docs/operations.md), which is counted.
 
     Nothing is changed. Exit codes: 0 no drift, 1 drift, 2 the cluster or the state cannot be read.
     """

@@ -22,7 +22,7 @@ def command(yes: bool, stack: str, as_json: bool) -> int:
     """Put right exactly what `mesh drift` finds: fields go back to what is declared, missing objects are made again.
 
     It shows each change and asks before it makes any. Afterwards `mesh drift` is empty and `pulumi up` has nothing to
-    do. What is declared and not applied yet stays as it is.
+    do. What is declared and not applied yet stays as it is, and so does what is left to known writers.
 
     Exit codes: 0 nothing differs any more, 1 something could not be put right, 2 the cluster or the state cannot be
     read.
@@ -43,7 +43,8 @@ def command(yes: bool, stack: str, as_json: bool) -> int:
         for drift, why in failed:
             _say(as_json, f"✗ {words.title(drift)}: {why}")
         repair.refresh(Stack(stack), able)
-    left = look(stack).drift if able else report.drift
+    after = look(stack) if able else report
+    left = after.drift
     if as_json:
         problems = {str(drift.expected.identity): why for drift, why in (*hindered, *failed)}
         cli.print_json({**words.as_data(report, stack), "problems": problems, "left": len(left)})
@@ -51,6 +52,7 @@ def command(yes: bool, stack: str, as_json: bool) -> int:
         click.echo(f"No drift: all {report.compared} objects are as declared.")
     else:
         click.echo(f"{len(left)} of {report.compared} objects are still not as declared.")
+    _say(as_json, *words.allowed(after))
     return cli.Exit.FAILED if left else cli.Exit.GOOD
 
 

@@ -66,7 +66,7 @@ class Writer:
     time: str
 
 
-_WEBHOOKS = ("ValidatingWebhookConfiguration", "MutatingWebhookConfiguration")
+WEBHOOKS = ("ValidatingWebhookConfiguration", "MutatingWebhookConfiguration")
 
 _QUANTITIES = frozenset({"limits", "requests", "divisor", "sizeLimit", "averageValue", "hard"})
 _UNITS: Mapping[str, Decimal] = {
@@ -216,7 +216,7 @@ def _readable(declared: Object) -> Object:
 
 def _is_istiods(kind: str, path: Path) -> bool:
     """istiod puts its CA into the webhooks, and lets the validating ones fail closed as soon as it can answer."""
-    return kind in _WEBHOOKS and (path[-1] == "caBundle" or (path[-1] == "failurePolicy" and kind == _WEBHOOKS[0]))
+    return kind in WEBHOOKS and (path[-1] == "caBundle" or (path[-1] == "failurePolicy" and kind == WEBHOOKS[0]))
 
 
 def _manager(entry: Mapping[str, Any]) -> str:

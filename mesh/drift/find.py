@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mesh import owners
-from mesh.drift import compare
-from mesh.drift.compare import Difference, Object, Writer
+from mesh.drift import compare, writers
+from mesh.drift.compare import ABSENT, Difference, Object, Writer
+from mesh.drift.writers import Known
 from mesh.kubectl import Kubectl
 from mesh.objects import Identity, identity, live
 from mesh.pulumi import Stack
@@ -55,8 +56,8 @@ class Expected:
 class Drift:
     """One object that is not as declared, and where; `writers` go with `differences`. Without `live` it is missing.
 
-    `pending` are the differences of the same object that are only not applied yet. `stranger` says whose it is, where
-    somebody else's object has the name of one that is gone.
+    `pending` are the differences of the same object that are only not applied yet, and `allowed` those that a known
+    writer made. `stranger` says whose it is, where somebody else's object has the name of one that is gone.
     """
 
     expected: Expected
@@ -64,6 +65,7 @@ class Drift:
     differences: list[Difference] = field(default_factory=list)
     writers: list[Writer | None] = field(default_factory=list)
     pending: list[Difference] = field(default_factory=list)
+    allowed: list[tuple[Difference, Allowed]] = field(default_factory=list)
     stranger: str = ""
 
     @property
@@ -86,12 +88,24 @@ class Pending:
 
 
 @dataclass(frozen=True)
+class Allowed:
+    """A field that is left to a known writer; `manager` and `time` (RFC 3339) are what the API server has recorded."""
+
+    identity: Identity
+    field: str
+    known: Known
+    manager: str
+    time: str
+
+
+@dataclass(frozen=True)
 class Report:
     """`compared` counts the objects."""
 
     drift: list[Drift]
     pending: list[Pending]
     compared: int
+    allowed: list[Allowed] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -117,8 +131,11 @@ def find(recording: Recording, applied: Applied, kubectl: Kubectl) -> Report:
     objects = live(kubectl, [wanted.body for wanted in expected if wanted.body["kind"] != RELEASE])
     bodies = [_release_body(release) for release in applied.releases.values()]
     there: dict[Identity, Object] = {**objects, **{identity(body): body for body in bodies}}
-    drift = [found for wanted in expected if (found := _drift(wanted, there.get(wanted.identity)))]
-    return Report(drift, [*_pending(recording, applied)], len(expected))
+    looked = [_drift(wanted, there.get(wanted.identity)) for wanted in expected]
+    drift = [one for one in looked if one.is_missing or one.differences or one.stranger]
+    # Once for each field, in however many places that differs.
+    allowed = dict.fromkeys(left for one in looked for _, left in one.allowed)
+    return Report(drift, [*_pending(recording, applied)], len(expected), [*allowed])
 
 
 RELEASE = "Release"
@@ -144,18 +161,24 @@ def _expected(recording: Recording, applied: Applied) -> Iterator[Expected]:
                 yield Expected(item, item, resource.urn, owners.HELM, release.name)
 
 
-def _drift(expected: Expected, live: Object | None) -> Drift | None:
+def _drift(expected: Expected, live: Object | None) -> Drift:
     if live is None or "deletionTimestamp" in live["metadata"]:
         return Drift(expected, live)
     drift = Drift(expected, live, stranger=_stranger(expected, live))
     for difference in compare.differences(expected.body, live):
-        writer = compare.writer(live, difference.path)
-        if _is_pending(expected, difference, writer):
+        path = difference.path
+        writer = compare.writer(live, path)
+        if _is_pending(expected, live, difference, writer):
             drift.pending.append(difference)
+        elif writer and (found := writers.known(expected.body, live, path, writer, expected.manager)):
+            known, left = found
+            name = Difference(left, ABSENT, ABSENT).field
+            allowed = Allowed(expected.identity, name, known, writer.manager, writer.time)
+            drift.allowed.append((difference, allowed))
         else:
             drift.differences.append(difference)
             drift.writers.append(writer)
-    return drift if drift.differences or drift.stranger else None
+    return drift
 
 
 def _stranger(expected: Expected, live: Object) -> str:
@@ -168,14 +191,16 @@ def _stranger(expected: Expected, live: Object) -> str:
     return "" if marked or expected.manager in owners.writers(live) else owners.whose(live)
 
 
-def _is_pending(expected: Expected, difference: Difference, writer: Writer | None) -> bool:
-    """The field is as the stack left it. A `refresh` may have taken somebody's edit into the state: that is not."""
-    before = compare.at(expected.applied, difference.path)
-    return (
-        not compare.same(difference.declared, before)
-        and compare.same(before, difference.live)
-        and (writer is None or writer.manager == expected.manager)
-    )
+def _is_pending(expected: Expected, live: Object, difference: Difference, writer: Writer | None) -> bool:
+    """The field is as the stack left it, or as a known writer made it of that. A `refresh` may have taken somebody's
+    edit into the state: that is not."""
+    path, manager = difference.path, expected.manager
+    before = compare.at(expected.applied, path)
+    if compare.same(difference.declared, before):
+        return False
+    if writer and writers.known(expected.applied, live, path, writer, manager):
+        return True
+    return compare.same(before, difference.live) and (writer is None or writer.manager == manager)
 
 
 def _pending(recording: Recording, applied: Applied) -> Iterator[Pending]:

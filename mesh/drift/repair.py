@@ -84,7 +84,7 @@ class Repair:
         if drift.live is not None:
             # What nobody declared is not taken away by an apply.
             self._patch(drift, [found for found in drift.differences if found.declared is ABSENT])
-            wanted = _without_pending(drift)
+            wanted = _with_what_stays(drift)
         arguments = ("--server-side", "--force-conflicts", f"--field-manager={drift.expected.manager}")
         self._patiently("apply", *arguments, "--filename=-", stdin=json.dumps(wanted))
 
@@ -142,10 +142,10 @@ def _is_in_state(drift: Drift) -> bool:
     )
 
 
-def _without_pending(drift: Drift) -> Object:
-    """What is declared, with what is only not applied yet left as it is."""
+def _with_what_stays(drift: Drift) -> Object:
+    """What is declared, with what is only not applied yet, or a known writer's, left as it is."""
     wanted = drift.expected.body
-    for difference in drift.pending:
+    for difference in (*drift.pending, *(difference for difference, _ in drift.allowed)):
         wanted = compare.replaced(wanted, difference.path, difference.live)
     return wanted
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -21,9 +22,18 @@ def report(found: Report, stack: str) -> Iterator[str]:
         yield f"To put them right: mesh repair --stack {stack}"
     else:
         yield f"No drift: all {found.compared} objects are as declared."
+    yield from allowed(found)
     if found.pending:
         yield from ("", "Not drift, but changes that are not applied yet (pulumi preview shows them):")
         yield from (f"  {pending(change)}" for change in found.pending)
+
+
+def allowed(found: Report) -> Iterator[str]:
+    """What is left to known writers, on one line; none where there is nothing."""
+    counts = Counter(one.known.name for one in found.allowed)
+    if counts:
+        told = ", ".join(f"{_fields(count)} by {name}" for name, count in counts.items())
+        yield f"Left to known writers (docs/operations.md): {told}."
 
 
 def title(drift: Drift) -> str:
@@ -66,6 +76,17 @@ def as_data(report: Report, stack: str) -> dict[str, Any]:
             {"action": change.action, **change.identity._asdict(), "fields": [d.field for d in change.differences]}
             for change in report.pending
         ],
+        "allowed": [
+            {
+                **one.identity._asdict(),
+                "field": one.field,
+                "by": one.known.name,
+                "manager": one.manager,
+                "time": one.time,
+                "source": one.known.source,
+            }
+            for one in report.allowed
+        ],
     }
 
 
@@ -76,6 +97,10 @@ def shown(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     text = text.replace("\n", "\\n")
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+
+
+def _fields(count: int) -> str:
+    return f"{count} field{'' if count == 1 else 's'}"
 
 
 def _entries(drift: Drift) -> Iterator[dict[str, Any]]:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from mesh.drift import writers
+
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 MARK = re.compile(r"<!-- (run by|not run\b[^:]*:) (?P<rest>.+?) -->\n```sh\n", re.DOTALL)
@@ -36,3 +38,7 @@ def test_the_tests_that_run_them_exist() -> None:
 def test_links_between_pages_lead_somewhere(page: Path) -> None:
     links = re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text())
     assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_the_known_writers_are_the_ones_of_the_code() -> None:
+    assert writers.table() in (ROOT / "docs" / "operations.md").read_text()

@@ -222,6 +222,81 @@ def test_an_edit_that_a_refresh_took_into_the_state_is_put_right_there_too(insta
     assert_pulumi_sees_no_change(installed)
 
 
+INJECTOR = "mutatingwebhookconfiguration/istio-sidecar-injector"
+ADDED_BY_AKS = [
+    {"key": "control-plane", "operator": "NotIn", "values": ["true"]},
+    {"key": "kubernetes.azure.com/managedby", "operator": "NotIn", "values": ["aks"]},
+]
+
+
+def get(kubectl: Kubectl, what: str, *args: str) -> Entry:
+    found: Entry = json.loads(kubectl.run("get", what, "--output=json", *args))
+    return found
+
+
+def selectors(kubectl: Kubectl) -> list[list[Entry]]:
+    return [webhook["namespaceSelector"]["matchExpressions"] for webhook in get(kubectl, INJECTOR)["webhooks"]]
+
+
+def write_selectors(kubectl: Kubectl, wanted: list[list[Entry]], manager: str) -> None:
+    patch = [
+        {"op": "replace", "path": f"/webhooks/{number}/namespaceSelector/matchExpressions", "value": expressions}
+        for number, expressions in enumerate(wanted)
+    ]
+    how = ("--type=json", f"--patch={json.dumps(patch)}", f"--field-manager={manager}")
+    kubectl.run("patch", INJECTOR, *how)
+
+
+def test_what_aks_adds_to_webhooks_stays_and_the_same_by_somebody_else_goes(
+    installed: Stack, kubectl: Kubectl, config: Entry
+) -> None:
+    declared = selectors(kubectl)
+    enforced = [[*expressions, *ADDED_BY_AKS] for expressions in declared]
+    write_selectors(kubectl, enforced, "admissionsenforcer")
+    before = get(kubectl, INJECTOR)["metadata"]["resourceVersion"]
+    report = drift(installed, 0)
+    assert (report["drift"], report["pending"]) == ([], [])
+    assert {(entry["name"], entry["manager"]) for entry in report["allowed"]} == {
+        ("istio-sidecar-injector", "admissionsenforcer")
+    }
+    assert len(report["allowed"]) == len(declared)
+    said, repaired = at_once(installed, ["drift"], ["repair", "--yes"])
+    for told in (said, repaired):
+        assert told.returncode == 0, told.stdout + told.stderr
+        assert f"{len(declared)} fields by AKS' admissions enforcer." in told.stdout
+    assert repaired.stdout.startswith("No drift")
+    assert get(kubectl, INJECTOR)["metadata"]["resourceVersion"] == before
+
+    # An edit of the same object is put right, and no more than that.
+    kubectl.run("label", INJECTOR, "app=edited", "--overwrite")
+    assert installed.mesh("repair", "--yes").returncode == 0
+    assert get(kubectl, INJECTOR)["metadata"]["labels"]["app"] == "sidecar-injector"
+    assert selectors(kubectl) == enforced
+    assert len(drift(installed, 0)["allowed"]) == len(declared)
+
+    write_selectors(kubectl, declared, "somebody")
+    write_selectors(kubectl, enforced, "somebody")
+    report = drift(installed, 1)
+    assert (len(report["drift"]), report["allowed"]) == (len(declared) * len(ADDED_BY_AKS), [])
+    assert {entry["manager"] for entry in report["drift"]} == {"somebody"}
+    assert installed.mesh("repair", "--yes").returncode == 0
+    assert selectors(kubectl) == declared
+
+    # Helm takes them away whenever it upgrades the release; from then on AKS sees the annotation.
+    write_selectors(kubectl, enforced, "admissionsenforcer")
+    installed.configure(merged(config, {"mesh": {"platform": "aks"}}))
+    try:
+        installed.up()
+        annotations = get(kubectl, INJECTOR)["metadata"]["annotations"]
+        assert annotations["admissions.enforcer/disabled"] == "true"
+        assert selectors(kubectl) == declared
+        assert_no_drift(installed)
+    finally:
+        installed.configure(config)
+    installed.up()
+    assert_no_drift(installed)
+
+
 def test_a_change_of_the_program_is_no_drift(installed: Stack, config: Entry) -> None:
     installed.configure({**config, "routing": {"bill-service": {"weights": {"v1": 50, "v2": 50}}}})
     try:

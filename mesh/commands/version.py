@@ -48,12 +48,12 @@ def command(stack: str, as_json: bool) -> int:
         cli.print_json({"declared": _declared(mesh), **found.as_data(), "differ": differ})
     else:
         shown = [(row.part, row.declared or "–", _running(row), row.detail) for row in rows]
-        tables.show(("", "declared", "running", ""), shown)
+        tables.show(("part", "declared", "running", "where"), shown)
     return cli.Exit.FAILED if differ else cli.Exit.GOOD
 
 
 def _running(row: Row) -> Text:
-    return Text(f"{row.version} ≠ declared", "bold red") if row.differs else Text(row.version)
+    return Text(f"{row.version} ≠", "bold red") if row.differs else Text(row.version)
 
 
 def _declared(mesh: Mesh) -> dict[str, str]:

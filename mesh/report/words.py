@@ -93,7 +93,7 @@ def _parts(changes: Sequence[Change], old_name: str) -> Iterator[_Part]:
             yield _Part(f"mTLS {_mode(change.old)} → {_mode(change.new)}")
         elif change.name == names.ANNOUNCED:
             yield _Part(_waits(change))
-        elif change.kind == "Command" and change.operation != "update":
+        elif change.kind == "Command" and (change.operation != "update" or change.component == "NodePrep"):
             yield from _command(change)
         elif change.kind == "Secret" and change.operation == "update":
             yield from _secret(change, changes)
@@ -116,8 +116,8 @@ def _command(change: Change) -> Iterator[_Part]:
     Secret."""
     if change.name.startswith("prepare-"):
         where = change.name.removeprefix("prepare-").replace("this-machine", "this machine")
-        done = {"create": "is prepared", "replace": "is prepared anew", "delete": "gets no modules at boot any more"}
-        yield _Part(f"{where} {done[change.operation]}")
+        done = {"create": "is prepared", "delete": "gets no modules at boot any more"}
+        yield _Part(f"{where} {done.get(change.operation, 'is prepared again')}")
     elif change.name.startswith("restart-") and change.operation != "delete":
         yield _Part(f"{change.name.removeprefix('restart-')} is rebooted where its modules need that")
     elif change.name == "mesh-guard" and change.operation != "replace":

@@ -18,6 +18,7 @@ from hypothesis import Phase, assume, given, settings
 from hypothesis import strategies as st
 
 from config import ConfigError, merged
+from config.files import SECRET
 from mesh import preflight
 from mesh.commands import diff
 from mesh.recorder import Resource
@@ -26,6 +27,7 @@ from mesh.report.report import ObjectDiff, Report, report
 from mesh.report.states import Comparison, State
 
 from .given import ROOT, program
+from .test_nodes import HOST_KEY
 
 
 @pytest.fixture(autouse=True)
@@ -351,6 +353,11 @@ def cart(**ports: Any) -> dict[str, Any]:
     return {"services": {"cart": {"ports": ports, "versions": versions}}}
 
 
+def over_ssh(**nodes: Any) -> dict[str, Any]:
+    hosts = {"n1": {"address": "192.0.2.1", "hostKey": HOST_KEY}}
+    return {"nodes": {"mode": "ssh", "reboot": True, "hosts": hosts, **nodes}, "sshPrivateKey": SECRET}
+
+
 def bare(name: str) -> dict[str, Any]:
     """A service whose pods have no sidecar."""
     return {name: {"template": {"podTemplate": {"metadata": {"labels": {"sidecar.istio.io/inject": "false"}}}}}}
@@ -659,6 +666,18 @@ EFFECTS: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any], str, tuple[str
     "a way back": (NOTHING, meshed(version="1.30.1"), "high", ("Istio 1.31.0 → 1.30.1 is a way back",)),
     "the CNI off": (NOTHING, meshed(cni=False), "high", ("an init container that needs NET_ADMIN", "Pod Security")),
     "the CNI on": (meshed(cni=False), NOTHING, "medium", ("the node agent comes on every node, then the pods",)),
+    "a host is prepared": (
+        NOTHING,
+        over_ssh(),
+        "high",
+        ("**nodes**: n1 is prepared, n1 is rebooted where its modules need that", "meanwhile: n1: rebooted one after"),
+    ),
+    "a host is prepared for more": (
+        over_ssh(),
+        over_ssh(modules=["br_netfilter"]),
+        "high",
+        ("n1 is prepared again", "so what runs there with one pod is down"),
+    ),
     "purge on": (meshed(purge=False), NOTHING, "medium", ("nothing goes now", "every Istio object in the cluster")),
     "a pod that goes first": (
         stateful(),

@@ -202,7 +202,7 @@ def _lost(service: Service, number: int | None) -> list[str]:
     """What of its rules needs HTTP at the port `number`, each once; None: at any."""
     found: dict[str, None] = {}
     for route in service.routes:
-        if route.what == "requests" and not route.is_for_outside_names:
+        if route.what == "requests":
             if match := match_name(service.name, route.name):
                 found[f"match {match} ({conditions(route)})"] = None
             found.update(dict.fromkeys(actions(route)))
@@ -211,11 +211,13 @@ def _lost(service: Service, number: int | None) -> list[str]:
         found[f"the stickiness by {sticky}"] = None
     if policy.get("connectionPool", {}).get("http"):
         found["the limits of connectionPool.http"] = None
+    # Only the routes for outside names say which port they lead to.
     exposed = {
-        one["destination"].get("port", {}).get("number")
+        one["destination"]["port"]["number"]
         for route in service.routes
-        if route.is_for_outside_names
+        if route.what == "requests"
         for one in route.spec["route"]
+        if "port" in one["destination"]
     }
     if service.outside and (number is None or not exposed or number in exposed):
         found[f"the way in from outside as {listed(service.outside)}"] = None
@@ -224,7 +226,8 @@ def _lost(service: Service, number: int | None) -> list[str]:
 
 def conditions(route: Route) -> str:
     """What a match asks of a request, in words."""
-    ways = [" and ".join(_condition(one)) for one in route.spec.get("match", ())]
+    # The names that a service is called by make several of one.
+    ways = dict.fromkeys(" and ".join(_condition(one)) for one in route.spec.get("match", ()))
     return " or ".join(filter(None, ways)) or "all requests"
 
 
@@ -353,7 +356,7 @@ def _by_match(service: Service) -> dict[str, Route]:
     return {
         match_name(service.name, route.name): route
         for route in service.routes
-        if route.what == "requests" and not route.is_for_outside_names
+        if route.what == "requests" and not route.name.endswith("-ingress")
     }
 
 

@@ -73,7 +73,7 @@ def _namespace(before: State, after: State) -> Iterator[Effect]:
     gone, made = [name for name in old if name not in new], [name for name in new if name not in old]
     for name in gone:
         if made:
-            yield from _move(name, made[0], old[name].kind == "Namespace", before, after)
+            yield from _move(name, made[0], _goes(old[name]), before, after)
     for name in old.keys() & new.keys():
         if (old[name].kind, new[name].kind) == ("NamespacePatch", "Namespace"):
             yield Effect(
@@ -82,13 +82,19 @@ def _namespace(before: State, after: State) -> Iterator[Effect]:
                 "taken it over",
                 "warning",
             )
-        if (old[name].kind, new[name].kind) == ("Namespace", "NamespacePatch"):
+        if _goes(old[name]) and new[name].kind == "NamespacePatch":
             yield Effect(
                 "high",
                 f"all requests fail at the end: namespace {name} would be deleted last, with all services of this "
-                "stack in it, which are not made anew; to give it away take it out of the state instead (`pulumi "
-                "state delete`)",
+                "stack in it, which are not made anew: `pulumi up` refuses until namespace.keep was true in an earlier "
+                "one",
             )
+
+
+def _goes(namespace: Resource) -> bool:
+    """Whether it would be deleted when it is declared no more."""
+    marks = namespace.inputs["metadata"].get("annotations") or {}
+    return namespace.kind == "Namespace" and names.KEPT not in marks
 
 
 def _move(old: str, new: str, owned: bool, before: State, after: State) -> Iterator[Effect]:

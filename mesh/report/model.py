@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import names
@@ -51,13 +51,6 @@ class Route:
     whose: str
     shares: Mapping[str, int]
     spec: Mapping[str, Any]
-
-    @property
-    def is_for_outside_names(self) -> bool:
-        """Whether it is for requests by a name that the service has outside, at the port that is exposed: the routes
-        for the service's own name are alike."""
-        matches = self.spec.get("match", ())
-        return bool(matches) and all("gateways" in match or "authority" in match for match in matches)
 
 
 @dataclass(frozen=True)
@@ -168,8 +161,7 @@ def routes(service: str, rules: Mapping[str, Any]) -> list[Route]:
     for number, route in enumerate(rules.get("http", ())):
         if route.get("route"):
             name = str(route.get("name", number))
-            made = Route(name, "requests", "", _shares(route), route)
-            found.append(replace(made, whose=_whose(service, made)))
+            found.append(Route(name, "requests", _whose(service, name), _shares(route), route))
     for route in rules.get("tcp", ()):
         ports = [str(match["port"]) for match in route.get("match", ()) if "port" in match]
         name = f"port {', '.join(ports)}" if ports else "tcp"
@@ -179,13 +171,13 @@ def routes(service: str, rules: Mapping[str, Any]) -> list[Route]:
 
 def match_name(service: str, route: str) -> str:
     """What the configuration calls the match of a route; '' is the rule for all others."""
-    match = route.removeprefix(f"{service}-")
+    match = route.removesuffix("-ingress").removeprefix(f"{service}-")
     return "" if match == "route" else match
 
 
-def _whose(service: str, route: Route) -> str:
-    match = match_name(service, route.name)
-    return (" by its names outside" if route.is_for_outside_names else "") + (f" that match {match}" if match else "")
+def _whose(service: str, route: str) -> str:
+    match = match_name(service, route)
+    return (" from outside" if route.endswith("-ingress") else "") + (f" that match {match}" if match else "")
 
 
 def _shares(route: Mapping[str, Any]) -> dict[str, int]:

@@ -17,7 +17,7 @@ PARTS = {
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    seconds: Counter[str] = Counter()
+    seconds: defaultdict[str, float] = defaultdict(float)
     for outcome in ("passed", "failed", "error", "skipped"):
         for report in terminalreporter.stats.get(outcome, ()):
             part = next((name for name, place in PARTS.items() if report.nodeid.startswith(place)), "")

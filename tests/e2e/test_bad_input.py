@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import socket
 import time
 from collections.abc import Iterator
@@ -12,8 +13,13 @@ from typing import Any
 import pytest
 import yaml
 
+from config import merged
+from config.files import values
+from config.merge import patched, settled
 from harness.stack import PulumiError, Stack
-from mesh.kubectl import Kubectl
+from mesh.declared import declared_by
+from mesh.kubectl import Kubectl, KubectlError
+from tests.unit.test_pods import BAD, COMPLETE, with_piece
 
 Config = dict[str, Any]
 
@@ -81,3 +87,42 @@ def test_objects_of_others_are_not_taken_over(stack: Stack, config: Config, kube
         assert "namespace.create" in printed
     finally:
         kubectl.run("delete", "namespace", "istio-demo")
+
+
+def taken(kubectl: Kubectl, template: object) -> str:
+    """What the API server has against these pods of a Deployment, which it is only asked about; '' for nothing."""
+    selector = {"matchLabels": {"service": "bill-service", "version": "v1"}}
+    body = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "asked", "namespace": "default"},
+        "spec": {"selector": selector, "template": template},
+    }
+    try:
+        kubectl.run("apply", "--server-side", "--dry-run=server", "--filename=-", stdin=json.dumps(body))
+    except KubectlError as error:
+        return str(error)
+    return ""
+
+
+def generated(**changes: Any) -> Any:
+    made = declared_by(merged(values("local"), changes), "local")
+    return json.loads(json.dumps(made.spec("Deployment", "bill-service-v1")["template"]))
+
+
+def pieces() -> Iterator[tuple[str, Any]]:
+    """Those of one version, but for a port of a probe: the API server takes it, and the pods never get ready."""
+    for change, key, text in BAD:
+        version = change.get("services", {}).get("bill-service", {}).get("versions", {}).get("v1", {})
+        if change.keys() == {"services"} and version.keys() == {"podTemplate"} and not key.endswith("httpGet.port"):
+            yield f"{key}: {text}", version["podTemplate"]
+
+
+def test_the_api_server_refuses_the_pods_that_are_refused(kubectl: Kubectl) -> None:
+    base = generated()
+    assert taken(kubectl, base) == ""
+    assert [name for name, piece in pieces() if not taken(kubectl, settled(patched(base, piece)))] == []
+
+
+def test_the_api_server_takes_the_pods_that_are_taken(kubectl: Kubectl) -> None:
+    assert taken(kubectl, generated(**with_piece(COMPLETE))) == ""

@@ -144,7 +144,7 @@ raise() { # NAME=NUMBER...
     number=$(most "$name" "${word#*=}")
     if [ "$(live "$name")" -lt "$number" ]; then
       { say "$number" >"$SYSCTLS/$(path_of "$name")"; } 2>/dev/null || true
-      [ "$(live "$name")" -ge "$number" ] || fail "$name is $(live "$name") and cannot be set to $number from here:" \
+      [ "$(live "$name")" -ge "${word#*=}" ] || fail "$name is $(live "$name") and cannot be set to $number from here:" \
         "$(own_way "$name" "$number"), or take it out of nodes.sysctls ($name: null)"
     fi
     lines="$lines

@@ -6,16 +6,15 @@ It takes the right to read pods, events and logs; the limits of a node take pods
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from mesh import versions
 from mesh.kubectl import Kubectl, KubectlError
-
-Object = Mapping[str, Any]
+from mesh.objects import Identity, Object, identity
 
 INSTANCES_EACH: Final = 3
 """inotify instances of one proxy: two of pilot-agent's, one of Envoy's; all proxies of a node are of one user."""
@@ -28,6 +27,9 @@ _BEFORE_CONTAINERS: Final = ("FailedCreatePodSandBox", "FailedMount")
 # A proxy is ready within a few seconds; one that is not by then is late.
 _PATIENCE_SECONDS: Final = 60.0
 _LOGS, _LINES, _SHOWN = 20, 60, 5
+
+# What makes pods, and is told when the API server takes none.
+_MAKERS: Final = "replicasets.apps,statefulsets.apps,daemonsets.apps"
 
 PREPARE: Final = "prepare the nodes: set nodes.mode to ssh or daemonset (docs/nodes.md)"
 
@@ -137,7 +139,7 @@ def troubles(kubectl: Kubectl, pods: Sequence[Object], events: Sequence[Object],
     for (container, node, why, fix), names in grouped.items():
         of = f"{container} of {listed(names)}" if container else f"pod {listed(names)}"
         yield Trouble(f"{of} does not start{f' on the node {node}' if node else ''}: {why}", fix)
-    yield from _unmade(events, pods)
+    yield from _unmade(kubectl, events)
 
 
 def _failing(pod: Object, events: Sequence[Object], now: datetime) -> Failing | None:
@@ -207,28 +209,41 @@ def _log(kubectl: Kubectl, one: Failing) -> str:
 
 
 def _explained(one: Failing, said: str) -> tuple[str, str]:
-    for cause in CAUSES:
-        if cause.sign.search(said):
-            return cause.why, cause.fix
+    if cause := _told(said):
+        return cause.why, cause.fix
     lines = [line for line in said.splitlines() if line.strip()]
     last = " ".join(lines[-1].split())[:300]
     verb = f"logs {one.pod} -c {one.container}" if one.container else f"describe pod {one.pod}"
     return last, f"kubectl -n {one.namespace} {verb}"
 
 
-def _unmade(events: Sequence[Object], pods: Sequence[Object]) -> Iterator[Trouble]:
+def _told(text: str) -> Cause | None:
+    return next((cause for cause in CAUSES if cause.sign.search(text)), None)
+
+
+def _unmade(kubectl: Kubectl, events: Sequence[Object]) -> Iterator[Trouble]:
     """Workloads whose pods the API server does not even take, for want of the injector or by a policy."""
-    owned = {owner["name"] for pod in pods for owner in pod["metadata"].get("ownerReferences", ())}
+    refused = [
+        (event["involvedObject"], cause)
+        for event in events
+        if event.get("reason") == "FailedCreate" and "istio" in event["message"] and (cause := _told(event["message"]))
+    ]
+    # An event stays for an hour, whatever became of the workload since.
+    waiting = {identity(item) for item in kubectl.items(_MAKERS, "--all-namespaces") if _lacks(item)} if refused else ()
     found: dict[Cause, set[str]] = {}
-    for event in events:
-        about, message = event["involvedObject"], event.get("message", "")
-        if event.get("reason") != "FailedCreate" or about.get("name") in owned:
-            continue
-        cause = next((cause for cause in CAUSES if cause.sign.search(message)), None)
-        if cause and "istio" in message:
-            found.setdefault(cause, set()).add(f"{about.get('kind')} {about.get('namespace')}/{about.get('name')}")
+    for about, cause in refused:
+        one = Identity(about.get("kind", ""), about.get("namespace", ""), about.get("name", ""))
+        if one in waiting:
+            found.setdefault(cause, set()).add(str(one))
     for cause, names in found.items():
         yield Trouble(f"no pod is made for {listed(sorted(names))}: {cause.why}", cause.fix)
+
+
+def _lacks(item: Object) -> bool:
+    """Whether it has fewer pods than it wants."""
+    status = item.get("status", {})
+    wanted = status.get("desiredNumberScheduled", item.get("spec", {}).get("replicas", 1))
+    return bool(status.get("currentNumberScheduled", status.get("replicas", 0)) < wanted)
 
 
 @dataclass(frozen=True)

@@ -274,15 +274,16 @@ def crowded(kubectl: Kubectl, pods: Sequence[Object]) -> list[Crowded]:
             by_node.setdefault(pod["spec"]["nodeName"], []).append(pod)
     full = {node: there for node, there in by_node.items() if len(there) * INSTANCES_EACH * 2 > KERNELS_LIMIT}
     with ThreadPoolExecutor() as pool:
-        limits = list(pool.map(lambda there: _limit(kubectl, there), full.values()))
+        limits = list(pool.map(lambda there: limit(kubectl, there), full.values()))
     return [
-        Crowded(node, len(there), limit)
-        for (node, there), limit in zip(full.items(), limits, strict=True)
-        if len(there) * INSTANCES_EACH > (KERNELS_LIMIT if limit is None else limit)
+        Crowded(node, len(there), known)
+        for (node, there), known in zip(full.items(), limits, strict=True)
+        if len(there) * INSTANCES_EACH > (KERNELS_LIMIT if known is None else known)
     ]
 
 
-def _limit(kubectl: Kubectl, there: Sequence[Object]) -> int | None:
+def limit(kubectl: Kubectl, there: Sequence[Object]) -> int | None:
+    """The inotify instances that a user may have on the node of these pods, told by the first proxy that runs."""
     running = next((pod for pod in there if _proxy_runs(pod)), None)
     if running is None:
         return None

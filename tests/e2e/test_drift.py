@@ -21,6 +21,7 @@ from config import merged
 from harness.stack import PulumiError, Stack
 from harness.traffic import wait_until_enforced
 from mesh.kubectl import Kubectl
+from mesh.sidecars import limit
 
 NAMESPACE = "istio-demo"
 
@@ -174,6 +175,8 @@ def test_a_sidecar_that_cannot_start_is_named_with_the_reason_and_the_fix(instal
         assert told.startswith(f"✗ istio-proxy of {NAMESPACE}/bill-service-v2-")
         assert "does not start on the node node: no inotify instance is left for it" in told
         assert "fix: raise fs.inotify.max_user_instances there: nodes.mode" in checked.stdout
+    pods = kubectl.items("pods", f"--namespace={NAMESPACE}", "--selector=version=v1")
+    assert limit(kubectl, pods) == int(Path("/proc/sys/fs/inotify/max_user_instances").read_text())
     restart()  # or it would wait for the end of its back-off
     kubectl.run("rollout", "status", "deployment/bill-service-v2", f"--namespace={NAMESPACE}", timeout=120)
     checked = installed.mesh("check")

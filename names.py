@@ -6,6 +6,9 @@ MANAGED_BY = "app.kubernetes.io/managed-by"
 OWNER = "istio-governance/stack"
 """The annotation that says which stack an object belongs to."""
 
+KEPT = "istio-governance/kept"
+"""The annotation of a namespace that stays when the stack, or its declaration in it, goes."""
+
 SIDECAR = "istio-governance/sidecar"
 """The annotation of a pod template that changes whenever its pods need another sidecar."""
 

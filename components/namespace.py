@@ -36,7 +36,10 @@ class WorkloadNamespace(pulumi.ComponentResource):
         labels = injection_labels(args.mesh) if args.injects else {}
         target = args.namespace.name
         if args.namespace.create:
-            KubernetesObject("Namespace", target, labels=labels, opts=child)
+            # The live mark says that the state has taken it in: see `preflight`, and the guard of `destroy`.
+            marks = {names.KEPT: "true"} if args.namespace.keep else None
+            child.retain_on_delete = args.namespace.keep or None
+            KubernetesObject("Namespace", target, labels=labels, annotations=marks, opts=child)
         elif args.mesh.on:
             KubernetesObject("NamespacePatch", target, labels=labels, opts=child)
         self.namespace = pulumi.Output.from_input(target)

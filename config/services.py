@@ -34,6 +34,10 @@ class Namespace(Model):
 
     name: DnsLabel = "istio-demo"
     create: bool = Field(True, description="true (this stack owns it) or false (it exists; only labels are set)")
+    keep: bool = Field(
+        False,
+        description="true or false: the namespace and what others made in it stay when the stack goes; needs create",
+    )
     default_deny: bool = Field(
         False,
         description="true or false: NetworkPolicies let through only what the services and the mesh need; needs create",

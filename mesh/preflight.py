@@ -186,13 +186,14 @@ def _going(
         name
         for (kind, name), item in found.items()
         if kind == "Namespace" and owners.stack_of(item) == owner and (kind, name) not in made
+        if names.KEPT not in owners.annotations_of(item)  # as the state has it, too
     ]
     if config.namespace.name in gone:
         name = config.namespace.name
         yield (
             f"namespace.create is false, and the namespace {name} is one that this stack made: it would go with "
-            "all that is in it\n     fix: set namespace.create to true; or let the stack forget it first: pulumi state "
-            f"delete <the URN of Namespace {name}>, kubectl annotate namespace {name} {names.OWNER}-"
+            "all that is in it\n     fix: set namespace.create to true; to give the namespace up, set namespace.keep "
+            "to true with it, `pulumi up`, and only then set namespace.create to false, without namespace.keep"
         )
         gone.remove(name)
     for item in owners.strangers(kubectl, owner, config.mesh.namespace, gone):

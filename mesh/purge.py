@@ -47,7 +47,11 @@ def guard(kubectl: Kubectl, owner: str, namespace: str) -> str:
 def guard_others(kubectl: Kubectl, stack: Stack, owner: str) -> str:
     """Raises `ForeignObjectsError` while something of others would be deleted: what they have in a namespace that the
     stack made, and what has the name of an object that the stack made once."""
-    made = [one["metadata"]["name"] for one in kubectl.items("namespaces") if owners.stack_of(one) == owner]
+    made = [
+        one["metadata"]["name"]
+        for one in kubectl.items("namespaces")
+        if owners.stack_of(one) == owner and names.KEPT not in owners.annotations_of(one)
+    ]
     state = stack.resources()
     inside = owners.strangers(kubectl, owner, _mesh_namespace(state), made)
     instead = [one for one in _instead(kubectl, owner, state) if one["metadata"].get("namespace") not in made]
@@ -59,7 +63,7 @@ def guard_others(kubectl: Kubectl, stack: Stack, owner: str) -> str:
             f"In the namespace {' or '.join(made)}, which goes:\n{_listed(inside)}\n"
             "Move them or delete them first, or hand them to the stack, which then deletes them:\n"
             f"  kubectl annotate -n <namespace> <kind> <name> {names.OWNER}={owner}\n"
-            "To leave a namespace as it is, let the stack forget it: pulumi state delete <its URN>.\n"
+            "To leave the namespace of the workloads as it is: set namespace.keep to true, and `pulumi up` first.\n"
         )
     if instead:
         text += (
@@ -97,13 +101,14 @@ def sweep(kubectl: Kubectl, owner: str, namespace: str, purge: bool) -> str:
     """
     remains = _remove_remains(kubectl, owner, namespace)
     crds = [crd["metadata"]["name"] for crd in istio_crds(kubectl)]
+    others = another_istio(kubectl, namespace)
+    if others:
+        return f"kept {len(crds)} CRDs and the ConfigMaps of Istio, for another one: {', '.join(others)}{remains}"
     if not purge:
         kept = (
             f"kept {len(crds)} CRDs of Istio (mesh.purge is false); to remove them: kubectl delete crd {' '.join(crds)}"
         )
         return f"{kept if crds else 'there was nothing to keep'}{remains}"
-    if others := another_istio(kubectl, namespace):
-        return f"kept {len(crds)} CRDs and the ConfigMaps of Istio, for another one: {', '.join(others)}{remains}"
     if crds:
         kubectl.run("delete", "crd", "--ignore-not-found", "--timeout=60s", *crds, timeout=90)
     maps = [

@@ -174,8 +174,15 @@ def budgets_let_nodes_be_drained(raw: Raw) -> Iterator[Problem]:
                 )
 
 
-def only_an_own_namespace_denies(raw: Raw) -> Iterator[Problem]:
+def only_an_own_namespace_denies_or_is_kept(raw: Raw) -> Iterator[Problem]:
     namespace = map_at(raw, "namespace")
+    if namespace.get("keep") is True and namespace.get("create") is False:
+        yield Problem(
+            "namespace.keep",
+            True,
+            "false: a namespace that this stack does not make stays anyway",
+            "take it out, or set namespace.create to true",
+        )
     if namespace.get("defaultDeny") is True and namespace.get("create") is False:
         yield Problem(
             "namespace.defaultDeny",
@@ -187,7 +194,7 @@ def only_an_own_namespace_denies(raw: Raw) -> Iterator[Problem]:
 
 RULES = (
     budgets_let_nodes_be_drained,
-    only_an_own_namespace_denies,
+    only_an_own_namespace_denies_or_is_kept,
     every_version_has_an_image,
     names_are_unique,
     version_labels_are_unique,

@@ -79,7 +79,7 @@ COMPLETE: Mapping[str, Any] = {
     "bastionPrivateKey": SECRET,
     "dbPassword": SECRET,
     "template": {"drainSeconds": 7},
-    "namespace": {"name": "shop", "create": True, "defaultDeny": True},
+    "namespace": {"name": "shop", "create": True, "keep": False, "defaultDeny": True},
     "services": {
         "bill-service": {
             "selector": {"service": "bill-service"},

@@ -248,6 +248,31 @@ def test_mesh_does_not_go_while_its_crds_hold_objects_of_others(monkeypatch: pyt
     check(monkeypatch, config(mesh={"mode": mode}), FakeKubectl(objects=[*CRDS, others]))
 
 
+@pytest.mark.parametrize("name", ["istio-system", "old", names.NODES])
+def test_a_namespace_does_not_go_with_what_others_made_in_it(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """It was renamed, the mesh became another one's, or the nodes are prepared in another way."""
+    given = config(mesh={"mode": "existing"})
+    ours = [live("Namespace", name, OWNER), live("Service", "ours", OWNER, namespace=name)]
+    text = refusal(monkeypatch, given, *ours, live("Service", "legacy", namespace=name))
+    assert f"Service {name}/legacy was not made by a stack, and would go with its namespace" in text
+    assert "/ours" not in text
+    check(monkeypatch, given, FakeKubectl(objects=[*CRDS, *ours]))
+
+
+def test_a_namespace_is_given_up_only_by_keeping_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = config(namespace={"create": False})
+    namespace, legacy = live("Namespace", "istio-demo", OWNER), live("Service", "legacy")
+    assert "set namespace.keep to true with it" in refusal(monkeypatch, given, namespace)
+    namespace["metadata"]["annotations"][names.KEPT] = "true"
+    check(monkeypatch, given, FakeKubectl(objects=[*CRDS, namespace, legacy]))
+
+
+def test_what_is_of_this_stack_costs_no_further_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    kubectl = FakeKubectl(objects=[*CRDS, live("Namespace", "istio-demo", OWNER), live("Namespace", "shop")])
+    check(monkeypatch, config(), kubectl)
+    assert not any(call[0] == "api-resources" for call in kubectl.calls)
+
+
 def test_mesh_of_others_is_no_affair_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     given = config(mesh={"mode": "existing", "purge": True})
     objects = [*CRDS, live("Namespace", "istio-system"), live("VirtualService", "theirs", namespace="shop")]

@@ -122,6 +122,12 @@ def test_existing_mesh_is_used_and_never_touched() -> None:
     assert recording.stack_outputs["meshVersion"] == "existing"
 
 
+def test_a_kept_namespace_says_so_in_the_cluster() -> None:
+    for keep in (True, False):
+        namespace = program("dev", mesh={"mode": "existing"}, namespace={"keep": keep}).one("Namespace")
+        assert (names.KEPT in namespace.inputs["metadata"]["annotations"]) == keep
+
+
 def test_existing_namespace_is_labelled_and_never_deleted() -> None:
     recording = program("dev", namespace={"name": "shop", "create": False})
     assert set(recording.named("Namespace")) == {"istio-system"}

@@ -198,6 +198,12 @@ def test_a_namespace_does_not_go_with_what_others_have_in_it(inside: Object, of:
     assert f"{names.OWNER}={OWNER}" in text and kubectl.changes == []
 
 
+def test_a_namespace_that_stays_may_hold_anything() -> None:
+    kept = made("Namespace", "shop", annotations={names.OWNER: OWNER, names.KEPT: "true"})
+    kubectl = FakeKubectl(objects=[kept, written(made("Service", "theirs", "shop"), "kubectl")])
+    assert purge.guard_others(kubectl, FakeStack("dev"), OWNER) == "nothing of others would go"
+
+
 def test_the_mesh_goes_with_what_is_its_own() -> None:
     """Its releases, Helm's records of them, and what istiod writes; a chart of others beside it stays."""
     mesh = made("Namespace", "istio-system", annotations={names.OWNER: OWNER})
@@ -248,6 +254,8 @@ def test_another_istio_keeps_what_it_needs(theirs: Object) -> None:
     """And so the objects of others are in no danger, either."""
     objects = [RULES, made("ConfigMap", "istio-ca-root-cert", "shop"), made("VirtualService", "theirs", "shop"), theirs]
     kubectl = FakeKubectl(objects=[*objects])
+    told = purge.sweep(kubectl, OWNER, "istio-system", purge=False)
+    assert "for another one: " in told and "kubectl delete" not in told
     assert "for another" in purge.guard(kubectl, OWNER, "istio-system")
     assert "for another one: " in purge.sweep(kubectl, OWNER, "istio-system", purge=True)
     assert kubectl.objects == objects and kubectl.changes == []

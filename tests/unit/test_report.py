@@ -576,7 +576,13 @@ EFFECTS: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any], str, tuple[str
         NOTHING,
         {"namespace": {"create": False}},
         "high",
-        ("all requests fail at the end: namespace istio-demo would be deleted last", "pulumi state delete"),
+        ("all requests fail at the end: namespace istio-demo would be deleted last", "until namespace.keep was true"),
+    ),
+    "the namespace is given away as it is": (
+        {"namespace": {"keep": True}},
+        {"namespace": {"create": False}},
+        "high",
+        ("!all requests fail",),
     ),
     "the namespace is taken over": (
         {"namespace": {"create": False}},

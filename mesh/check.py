@@ -50,10 +50,12 @@ _SHOWN: Final = 5
 _NEEDED: Final = (
     "namespaces",
     "serviceaccounts",
-    "configmaps",
     "secrets",
     "services",
     "deployments.apps",
+)
+_NEEDED_FOR_ISTIO: Final = (
+    "configmaps",
     "daemonsets.apps",
     "customresourcedefinitions.apiextensions.k8s.io",
     "clusterroles.rbac.authorization.k8s.io",
@@ -143,7 +145,8 @@ def permissions(situation: Situation) -> Iterator[Finding]:
     if any(line.split()[0] == "*.*" and "*" in line for line in allowed.splitlines() if line.strip()):
         yield Finding("good", "you may make everything that the stack consists of")
         return
-    denied = [kind for kind in _NEEDED if not _can_create(situation.kubectl, kind)]
+    needed = (*_NEEDED, *(_NEEDED_FOR_ISTIO if situation.managed else ()))
+    denied = [kind for kind in needed if not _can_create(situation.kubectl, kind)]
     for kind in denied:
         yield Finding("problem", f"you may not create {kind}", "ask the cluster's owner for it (kubectl auth can-i)")
     if not denied:

@@ -14,6 +14,7 @@ from bench.measure import Comparison, in_turn
 from bench.peers import NAMESPACE, SHIFTS, Applied, PeerError, Program
 from mesh.envoy import Proxy, proxies
 from mesh.kubectl import Kubectl
+from mesh.recorder import PROJECT
 
 PAIRS = 7
 _SECONDS = 30.0
@@ -34,7 +35,7 @@ class Share:
 def comparisons(ours: Program, bare: Program, applied: Applied) -> Iterator[Comparison | Share]:
     """The rows of the table, and the shares of a `pulumi up` by Pulumi's own log in turns of their own."""
     kubectl = ours.kubectl
-    _apply_services(kubectl)
+    _apply_services(kubectl, ours)
 
     def changing(program: Program, turn: int) -> Mapping[str, int]:
         program.weigh(turn)
@@ -122,13 +123,14 @@ def _shifted(ours: Program, weights: Mapping[str, int]) -> None:
         raise PeerError(f"mesh shift failed:\n{done.stdout}{done.stderr}")
 
 
-def _apply_services(kubectl: Kubectl) -> None:
-    """So that the proxies know the peers' hosts, which are those of their routes."""
+def _apply_services(kubectl: Kubectl, ours: Program) -> None:
+    """So that the proxies know the peers' hosts, which are those of their routes; they go with the namespace."""
+    marks = {names.OWNER: f"{PROJECT}/{ours.stack.name}"}
     for name in (BARE, APPLIED):
         service = {
             "apiVersion": "v1",
             "kind": "Service",
-            "metadata": {"name": name, "namespace": NAMESPACE},
+            "metadata": {"name": name, "namespace": NAMESPACE, "annotations": marks},
             "spec": {"ports": [{"name": "http", "port": 9999, "targetPort": 80}]},
         }
         kubectl.run("apply", "--filename=-", stdin=json.dumps(service))

@@ -398,6 +398,8 @@ def test_a_secret_value_is_in_the_pods_that_use_it_and_nowhere_else(
         for text in (value, encoded(value)):
             assert not [output for output in printed if text in output]
             assert not [content for content in kept if text.encode() in content]
+    # It is somebody else's, and `destroy` would refuse to take it along.
+    kubectl.run("delete", "secret", "tokens", f"--namespace={NAMESPACE}")
 
 
 def is_kept(file: Path) -> bool:

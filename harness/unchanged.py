@@ -20,6 +20,7 @@ _RESTLESS = frozenset(
         "endpointslices.discovery.k8s.io",
         "events",
         "events.events.k8s.io",
+        "ipaddresses.networking.k8s.io",
         "leases.coordination.k8s.io",
         "nodes",
         "pods",

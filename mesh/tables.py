@@ -50,6 +50,22 @@ def _short(heads: Sequence[Text], rows: Sequence[Sequence[Text]], width: int) ->
     return short
 
 
+def grid(rows: Sequence[Sequence[str]], width: int) -> Text:
+    """Cells without headings: in columns where they fit, else each row on as many lines as it takes.
+
+    The first cell of a row is not empty.
+    """
+    count = max(map(len, rows), default=0)
+    texts = [[Text(cell) for cell in (*row, *[""] * (count - len(row)))] for row in rows]
+    if texts and _fits(widths := _widths(texts), width):
+        return Text("\n").join(_aligned(row, widths, [False] * count) for row in texts)
+    lines = []
+    for row in texts:
+        first, *more = _filled([cell for cell in row if cell.plain], width - 2 * len(_GAP), "")
+        lines += [first, *(Text.assemble(_GAP * 2, line) for line in more)]
+    return Text("\n").join(lines)
+
+
 def fits(headings: Sequence[str], rows: Sequence[Sequence[Cell]], width: int) -> bool:
     """Whether `table` gives columns."""
     return _fits(_widths([[_text(cell) for cell in row] for row in (headings, *rows)]), width)

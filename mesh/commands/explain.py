@@ -11,14 +11,14 @@ from rich.console import Console
 
 from config import files
 from mesh import cli, envoy
-from mesh.explain import hops, live, mermaid, tables, text
+from mesh.explain import egress, hops, live, mermaid, tables, text
 from mesh.explain import html as page
 from mesh.explain.live import Declared, NoPodError, Snapshot, UnknownNameError
 from mesh.kubectl import Kubectl
 
 _RAW = ("help", "config_dump", "clusters", "listeners", "server_info", "stats")
 # A terminal says how wide it is; a file does not.
-_WIDTH = 120
+_WIDTH = 80
 
 
 @click.command(epilog="Example: mesh explain front-tomcat bill-service --stack dev --html path.html")
@@ -46,15 +46,19 @@ def command(
 ) -> int:
     """Explain the path of a request from FROM to TO, hop by hop, read from the live proxies.
 
-    FROM and TO are services, versions (bill-service/v2) or pods; TO may end with a port (bill-service:9999).
+    FROM and TO are services, versions (bill-service/v2) or pods; TO may end with a port (bill-service:9999), and may be
+    a host of egress (api.example.com): then the path goes through the egress gateway, and out.
     Exit code 1 when the path is broken: the broken hop and the fix are named.
     """
     config = files.effective(stack)
     kubectl = Kubectl(config.cluster.context, config.cluster.kubeconfig)
+    declared, found = Declared(files.origins(stack)), None
     try:
-        snapshot = live.read(kubectl, config, stack, source, target, Declared(files.origins(stack)))
+        if egress.is_outside(config, target):
+            found = egress.read(kubectl, config, stack, source, target, declared)
+        snapshot = found.at if found else live.read(kubectl, config, stack, source, target, declared)
     except UnknownNameError as error:
-        raise cli.Failure(str(error), cli.Exit.USAGE) from None
+        raise cli.Failure(egress.unknown(config, target) or str(error), cli.Exit.USAGE) from None
     except NoPodError as error:
         raise cli.Failure(str(error)) from None
     if raw:
@@ -64,7 +68,7 @@ def command(
         return cli.Exit.GOOD
     if debug:
         snapshot = dataclasses.replace(snapshot, tables=_tables(kubectl, snapshot, debug_image))
-    path = hops.explain(snapshot)
+    path = egress.explain(dataclasses.replace(found, at=snapshot)) if found else hops.explain(snapshot)
     if html:
         html.write_text(page.write(path))
         click.echo(f"wrote {html}")

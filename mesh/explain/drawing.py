@@ -200,11 +200,13 @@ def _inside(path: Path, card: Box, server: Server, numbers: dict[Kind, int], bro
         bad = Kind.INBOUND in broken
         yield Box(x, y, 152, 40, "Envoy", "0.0.0.0:15006", numbers.get(Kind.INBOUND, 0), bad)
         x += 152 + 36
-    yield Box(x, y, card.right - 12 - x, 40, path.service, _port(path), numbers.get(Kind.CONTAINER, 0))
+    number = numbers.get(Kind.CONTAINER) or numbers.get(Kind.OUTSIDE, 0)
+    bad = Kind.OUTSIDE in broken
+    yield Box(x, y, card.right - 12 - x, 40, path.service, _port(path), number, bad)
 
 
 def _port(path: Path) -> str:
-    hop = next((hop for hop in path.hops if hop.kind is Kind.CONTAINER), None)
+    hop = next((hop for hop in path.hops if hop.kind in {Kind.CONTAINER, Kind.OUTSIDE}), None)
     return hop.name.rpartition(", ")[2] if hop else ""
 
 

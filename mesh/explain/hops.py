@@ -33,9 +33,14 @@ def explain(snapshot: Snapshot) -> Path:
         proxied=found is not None,
         hops=tuple(_hops(snapshot, found)),
         branches=tuple(_by_weight(snapshot, found) if found else _by_endpoint(snapshot)),
-        control=tuple(Step(name.format(stack=snapshot.stack), why) for name, why in _CONTROL) if snapshot.mesh else (),
+        control=control(snapshot.stack) if snapshot.mesh else (),
         notes=tuple(_notes(snapshot, found)),
     )
+
+
+def control(stack: str) -> tuple[Step, ...]:
+    """The way of a stack's rules to the proxies."""
+    return tuple(Step(name.format(stack=stack), why) for name, why in _CONTROL)
 
 
 def _hops(snapshot: Snapshot, found: Way | None) -> Iterator[Hop]:

@@ -156,21 +156,21 @@ def read(kubectl: Kubectl, config: StackConfig, stack: str, source: str, target:
         reading_objects = pool.submit(kubectl.items, ",".join(kinds), f"--namespace={namespace}")
         dns = pool.submit(_dns, kubectl)
         balancer = pool.submit(_balancer, kubectl)
-        istiod = pool.submit(_istiod_ready, kubectl, config)
+        istiod = pool.submit(istiod_ready, kubectl, config)
         objects = reading_objects.result()
-        pods = [pod(item) for item in objects if item["kind"] == "Pod" and _stays(item)]
+        pods = [pod(item) for item in objects if item["kind"] == "Pod" and stays(item)]
         services = {item["metadata"]["name"]: item for item in objects if item["kind"] == "Service"}
-        caller = _caller(source, config, pods, services)
+        caller = caller_of(source, config, pods, services)
         name, focus, port = _target(target, pods, services)
         spec = services[name]["spec"]
         selected = tuple(pod for pod in pods if spec.get("selector") and _selects(spec["selector"], pod))
         _check_focus(name, focus, config, selected)
         servers = {pod.version: pod for pod in reversed(selected) if pod.sidecar and pod.ready}
         reading_proxies = {
-            pod.name: pool.submit(_read_proxy, envoy.Proxy(kubectl, namespace, pod.name)) for pod in servers.values()
+            pod.name: pool.submit(read_proxy, envoy.Proxy(kubectl, namespace, pod.name)) for pod in servers.values()
         }
         if caller.sidecar and caller.name not in reading_proxies:
-            reading_proxies[caller.name] = pool.submit(_read_proxy, envoy.Proxy(kubectl, namespace, caller.name))
+            reading_proxies[caller.name] = pool.submit(read_proxy, envoy.Proxy(kubectl, namespace, caller.name))
         proxies = {pod: reading.result() for pod, reading in reading_proxies.items()}
     return Snapshot(
         source=source,
@@ -198,7 +198,7 @@ def read(kubectl: Kubectl, config: StackConfig, stack: str, source: str, target:
     )
 
 
-def _read_proxy(proxy: envoy.Proxy) -> Dump:
+def read_proxy(proxy: envoy.Proxy) -> Dump:
     return dump.parse(proxy.json("config_dump", include_eds="on"), proxy.json("clusters", format="json"))
 
 
@@ -220,7 +220,7 @@ def pod(item: Object) -> Pod:
     )
 
 
-def _stays(item: Object) -> bool:
+def stays(item: Object) -> bool:
     return "deletionTimestamp" not in item["metadata"] and item.get("status", {}).get("phase") not in {
         "Succeeded",
         "Failed",
@@ -231,7 +231,7 @@ def _selects(selector: Mapping[str, str], pod: Pod) -> bool:
     return selector.items() <= pod.labels.items()
 
 
-def _caller(who: str, config: StackConfig, pods: list[Pod], services: Mapping[str, Object]) -> Pod:
+def caller_of(who: str, config: StackConfig, pods: list[Pod], services: Mapping[str, Object]) -> Pod:
     named = [pod for pod in pods if pod.name == who]
     name, _, version = who.partition("/")
     if not named:
@@ -337,7 +337,7 @@ def _balancer(kubectl: Kubectl) -> str:
     return (mode and mode[1]) or "iptables"
 
 
-def _istiod_ready(kubectl: Kubectl, config: StackConfig) -> bool:
+def istiod_ready(kubectl: Kubectl, config: StackConfig) -> bool:
     if not config.mesh.on:
         return True
     try:

@@ -38,6 +38,13 @@ def _lines(path: Path) -> Iterator[str]:
             what += [f"{numbers[Kind.INBOUND]} Envoy, port 15006"] if server.sidecar and Kind.INBOUND in numbers else []
             yield f"  {node}[{_text(*what)}]{':::broken' if server.health else ''}"
             yield f"  {chain[-1]} -- {_text(f'{branch.name}: {share}')} --> {node}"
+    if Kind.OUTSIDE in numbers:
+        ends = [
+            f"server{number}_{index}" for number, one in enumerate(path.branches) for index in range(len(one.servers))
+        ]
+        yield f"  {_id(Kind.OUTSIDE)}([{_text(f'{numbers[Kind.OUTSIDE]} {path.service}')}])"
+        for end in ends or [chain[-1]]:
+            yield f"  {end} --> {_id(Kind.OUTSIDE)}"
     if path.control:
         names = [step.name for step in path.control[:-2]]
         ids = [f"control{number}" for number in range(len(names))]
@@ -45,7 +52,7 @@ def _lines(path: Path) -> Iterator[str]:
             yield f"  {node}([{_text(name)}])"
         yield f"  {' -.-> '.join(ids)}"
         yield f"  {ids[-1]} -. {_text('xDS')} .-> caller"
-    broken = ",".join(dict.fromkeys(_id(hop.kind) for _, hop, _ in path.broken if _id(hop.kind) in chain))
+    broken = ",".join(dict.fromkeys(_id(hop.kind) for _, hop, _ in path.broken if _id(hop.kind) in (*chain, "outside")))
     yield "  classDef broken stroke:#d33,stroke-width:3px"
     if broken:
         yield f"  class {broken} broken"

@@ -21,6 +21,10 @@ class Kind(StrEnum):
     INBOUND = "inbound listener"
     INBOUND_CLUSTER = "inbound cluster"
     CONTAINER = "container"
+    EXIT_LISTENER = "gateway listener"
+    EXIT_ROUTE = "gateway route"
+    EXIT_CLUSTER = "gateway cluster"
+    OUTSIDE = "outside"
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from mesh import tables
 from mesh.explain.model import Hop, Path
 
 _INDENT = 4
@@ -22,7 +23,8 @@ def write(path: Path, console: Console, full: bool = False) -> None:
         console.print(_heading(number, hop))
         console.print(Padding(Text(hop.why), (0, 0, 0, _INDENT)))
         if hop.rows:
-            console.print(Padding(_grid(hop.rows), (0, 0, 0, _INDENT + 2)))
+            grid = tables.grid(hop.rows, console.width - _INDENT - 2)
+            console.print(Padding(grid, (0, 0, 0, _INDENT + 2), expand=False), soft_wrap=True)
         if from_ := " · ".join(_sources(path, hop)):
             console.print(Padding(Text(from_, style="dim"), (0, 0, 0, _INDENT)))
         if full:
@@ -80,13 +82,6 @@ def _fields(hop: Hop) -> Iterator[tuple[str, str]]:
         yield "derived from", hop.derived
     for name, value in hop.fields.items():
         yield name, f"\n{value}" if "\n" in value else value
-
-
-def _grid(rows: Iterable[tuple[str, ...]]) -> Table:
-    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    for row in rows:
-        table.add_row(*map(Text, row))
-    return table
 
 
 def _control(path: Path, full: bool) -> Text | Table:

@@ -463,6 +463,18 @@ def test_tls_of_the_pods_passes_the_egress_gateway(caller: Proxy, kubectl: Kubec
     assert connections["outbound|443||secure.example.com"] == [1]
 
 
+@pytest.mark.parametrize("host", ["api.example.com", "secure.example.com"])
+def test_the_way_to_an_outside_host_is_explained(host: str, caller: Proxy, stack: Stack) -> None:
+    explained = stack.mesh("explain", caller.pod, host, "--json")
+    assert explained.returncode == 0, explained.stdout + explained.stderr
+    hops = {hop["kind"]: hop for hop in json.loads(explained.stdout)["hops"]}
+    assert [*hops][-4:] == ["gateway listener", "gateway route", "gateway cluster", "outside"]
+    assert "istio-egressgateway" in hops["route"]["rows"][0][0] and host in hops["gateway route"]["rows"][0][0]
+    assert [row[1] for row in hops["outside"]["rows"]] == ["in use"]
+    unknown = stack.mesh("explain", caller.pod, f"x{host}")
+    assert unknown.returncode == 2 and f"did you mean '{host}'" in unknown.stderr, unknown.stderr
+
+
 def test_a_second_up_and_a_refresh_change_nothing(caller: Proxy, stack: Stack) -> None:
     del caller
     assert set(stack.up()) == {"same"}

@@ -19,6 +19,10 @@ FILE: Final = "values.schema.json"
 # The released charts that Helm 3.22 and 3.18.6 refused, with their own values; all others from 1.17 to 1.31 are taken.
 _REFUSED: Final = (("1.21.0", "1.24.999"), ("1.25.0", "1.25.4"), ("1.26.0", "1.26.3"), ("1.27.0", "1.27.0"))
 
+# In these nothing beside `$ref` counts, for Helm 3.22, too:
+# https://json-schema.org/draft-07/draft-handrews-json-schema-01#rfc.section.8.3
+_OLD_DRAFTS: Final = ("draft-04", "draft-06", "draft-07")
+
 _TYPES: Final[Mapping[str, type | tuple[type, ...]]] = {
     "array": list,
     "boolean": bool,
@@ -80,7 +84,9 @@ def refuses(schema: bytes) -> bool:
         read = json.loads(schema)
     except ValueError:
         return False
-    return isinstance(read, dict) and "$ref" in read and read.get("additionalProperties") is False
+    if not isinstance(read, dict) or any(draft in str(read.get("$schema")) for draft in _OLD_DRAFTS):
+        return False
+    return "$ref" in read and read.get("additionalProperties") is False
 
 
 def problems(key: str, values: Mapping[str, Any]) -> Iterator[Problem]:

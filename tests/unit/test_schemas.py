@@ -48,7 +48,16 @@ def test_which_released_charts_refuse_themselves(version: str, refused: bool) ->
 
 
 @pytest.mark.parametrize(
-    ("schema", "refuses"), [(REFUSING, True), (HEALTHY, False), (b"", False), (b"[]", False), (b"{", False)]
+    ("schema", "refuses"),
+    [
+        (REFUSING, True),
+        (b'{"$ref": "#/$defs/values", "additionalProperties": false}', True),
+        (b'{"$schema": "http://json-schema.org/draft-07/schema#", "$ref": "#", "additionalProperties": false}', False),
+        (HEALTHY, False),
+        (b"", False),
+        (b"[]", False),
+        (b"{", False),
+    ],
 )
 def test_which_files_refuse_everything(schema: bytes, refuses: bool) -> None:
     assert schemas.refuses(schema) == refuses

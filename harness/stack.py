@@ -67,6 +67,17 @@ class Stack(pulumi.Stack):
             check=False,
         )
 
+    def begin(self, *args: str) -> subprocess.Popen[str]:
+        """The same, for a command that goes on while the test does."""
+        return subprocess.Popen(
+            [str(self.folder / ".venv/bin/mesh"), *args, f"--stack={self.name}"],
+            cwd=self.folder,
+            env=self.variables,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
     def recover(self, kubectl: Kubectl) -> list[str]:
         """Clears what a killed command leaves behind, its plugins included, and says what that was."""
         self.end_orphans()

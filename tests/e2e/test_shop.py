@@ -178,7 +178,7 @@ def test_a_shift_by_steps_and_its_way_back_leave_no_trace(shop: Stack, others: U
     """Ctrl-C on the way: the file is as it was to the byte, and so is every field."""
     del others
     before, text = fields(kubectl), shop.file.read_bytes()
-    walk = begin(shop, "shift", "cart", "v2=90", "--steps=25,50,100", "--interval=10m")
+    walk = shop.begin("shift", "cart", "v2=90", "--steps=25,50,100", "--interval=10m")
     wait_until_watched(shop, text)
     walk.send_signal(signal.SIGINT)
     printed, _ = walk.communicate(timeout=60)
@@ -192,7 +192,7 @@ def test_a_killed_shift_is_taken_back_and_keeps_what_was_written_since(
 ) -> None:
     del others
     before, text = fields(kubectl), shop.file.read_bytes()
-    walk = begin(shop, "shift", "catalog", "canary=90", "--steps=50,100", "--interval=10m")
+    walk = shop.begin("shift", "catalog", "canary=90", "--steps=50,100", "--interval=10m")
     wait_until_watched(shop, text)
     walk.kill()
     walk.communicate(timeout=60)
@@ -238,17 +238,6 @@ def test_destroy_refuses_while_others_live_in_its_namespace(shop: Stack, others:
     for name in ("Service shop/legacy", "Deployment shop/legacy-one", "Deployment shop/legacy-two"):
         assert name in refused.value.output
     assert changed(before, fields(kubectl)) == {}
-
-
-def begin(stack: Stack, *args: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [str(stack.folder / ".venv/bin/mesh"), *args, f"--stack={stack.name}"],
-        cwd=stack.folder,
-        env=stack.variables,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
 
 
 def wait_until_watched(stack: Stack, text: bytes, seconds: float = 60) -> None:

@@ -6,7 +6,6 @@ import copy
 import json
 import shlex
 import signal
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -59,17 +58,6 @@ def assert_agree(stack: Stack, kubectl: Kubectl, weights: dict[str, int]) -> Non
     assert weights_in_file(stack) == weights
     assert enforced_weights(kubectl, NAMESPACE) == {version: weight for version, weight in weights.items() if weight}
     assert stack.outputs()["weights"]["bill-service"] == weights
-
-
-def starts(stack: Stack, *args: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [str(stack.folder / ".venv/bin/mesh"), *args, f"--stack={stack.name}"],
-        cwd=stack.folder,
-        env=stack.variables,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -218,7 +206,7 @@ def test_an_interrupted_shift_goes_back_and_a_second_one_is_refused(
 ) -> None:
     stack.configure(serving(config, "echo good;"))
     stack.up()
-    first = starts(stack, "shift", "bill-service", "v2=50", "--steps=50,100", "--interval=5m")
+    first = stack.begin("shift", "bill-service", "v2=50", "--steps=50,100", "--interval=5m")
     try:
         end = time.monotonic() + 60
         while enforced_weights(kubectl, NAMESPACE) != {"v1": 70, "v2": 30}:
@@ -235,7 +223,7 @@ def test_an_interrupted_shift_goes_back_and_a_second_one_is_refused(
 
 
 def test_a_killed_shift_is_seen_and_taken_back(stack: Stack, kubectl: Kubectl) -> None:
-    killed = starts(stack, "shift", "bill-service", "v2=50", "--steps=50,100", "--interval=5m")
+    killed = stack.begin("shift", "bill-service", "v2=50", "--steps=50,100", "--interval=5m")
     end = time.monotonic() + 60
     while enforced_weights(kubectl, NAMESPACE) != {"v1": 70, "v2": 30}:
         assert time.monotonic() < end and killed.poll() is None

@@ -194,6 +194,12 @@ def interrupted(situation: Situation) -> Iterator[Finding]:
         return
     for left in found:
         yield Finding("problem", f"a killed command left behind {left}", f"mesh recover --stack {situation.stack.name}")
+    for other in found.others:
+        yield Finding(
+            "problem",
+            f"{other} has the name of one of this stack's, and is not this stack's",
+            "mesh adopt takes over what nobody manages; or choose another mesh.namespace, or set mesh.mode to existing",
+        )
     if not found:
         yield Finding("good", "no unfinished operation of Pulumi or Helm")
 

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
+import names
 from config import Mesh
 from istio.charts import charts
 from mesh import owners, purge
@@ -68,6 +69,8 @@ class Interrupted:
     """URNs of releases that are in the state and not in the cluster."""
     unserved: list[str] = field(default_factory=list)
     """CRDs of Istio that the API server has taken and does not serve."""
+    others: list[Release] = field(default_factory=list)
+    """Releases of the names that the stack's own would have, which it did not make: they stay."""
 
     def __bool__(self) -> bool:
         return bool(self.locks or self.operations or self.releases or self.gone or self.unserved)
@@ -92,16 +95,23 @@ def look(stack: Stack, kubectl: Kubectl, mesh: Mesh) -> Interrupted:
     operations, known = state.get("pending_operations") or [], installed(state)
     unfinished = {_place(operation["resource"]) for operation in operations if _is_release(operation["resource"])}
     own = {namespace for namespace, _ in (*known, *unfinished)} | _own_namespace(stack, kubectl, mesh)
-    found = [release for namespace in sorted(own) for release in releases(kubectl, namespace)]
-    in_the_way = [one for one in found if _is_left_behind(one, known.keys(), unfinished, mesh)]
-    there = {(one.namespace, one.name) for one in found}
+    looked_at = own | ({mesh.namespace} if mesh.mode == "managed" else set())
+    found = {
+        (one.namespace, one.name, one.revision): one for where in sorted(looked_at) for one in releases(kubectl, where)
+    }
+    in_the_way = [
+        one for one in found.values() if one.namespace in own and _is_left_behind(one, known.keys(), unfinished, mesh)
+    ]
+    newest = {(one.namespace, one.name): one for one in found.values() if names.is_release(one.name)}
+    there = {(one.namespace, one.name) for one in found.values()}
     gone = [urn for place, urn in known.items() if place not in there]
     unserved = [
         crd["metadata"]["name"]
         for crd in (purge.istio_crds(kubectl) if own else ())
         if _is_unserved(crd) and owners.release_of(crd)[0] in ("", *own)
     ]
-    return Interrupted(locks(stack), operations, in_the_way, gone, unserved)
+    others = [one for place, one in newest.items() if place not in known and one not in in_the_way]
+    return Interrupted(locks(stack), operations, in_the_way, gone, unserved, others)
 
 
 def installed(state: Mapping[str, Any]) -> dict[tuple[str, str], str]:

@@ -32,6 +32,9 @@ class Release:
     secret: str
     record: Mapping[str, Any]
 
+    def __str__(self) -> str:
+        return f"the Helm release {self.namespace}/{self.name} ({self.status})"
+
     @property
     def values(self) -> Mapping[str, Any]:
         """What the user set, without the chart's defaults."""

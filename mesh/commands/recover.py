@@ -37,6 +37,8 @@ def command(wait: float, yes: bool, stack: str, as_json: bool) -> int:
     _refuse_while_at_work(driven, wait)
     found = recover.look(driven, kubectl, mesh)
     done: list[str] = []
+    for other in found.others:
+        click.echo(f"Not this stack's, and left alone: {other}", err=True)
     if found or found.locks is None:
         click.echo(f"Left behind by a command on the stack {stack} that did not end:", err=as_json)
         for line in found:

@@ -106,7 +106,11 @@ def _move(old: str, new: str, owned: bool, before: State, after: State) -> Itera
         "high",
         f"first come namespace {new}, all pods anew in it, their Services and their rules, each when the one before "
         f"it is ready; then goes what is in {old}, the rules first"
-        + (f", and last namespace {old} itself, with all that others have in it" if owned else ""),
+        + (
+            f", and last namespace {old} itself, unless others have something in it, which pulumi up refuses"
+            if owned
+            else ""
+        ),
         "meanwhile",
     )
     yield Effect(

@@ -115,7 +115,7 @@ def test_adopt_takes_nothing_of_others(user: Stack, others: Unchanged) -> None:
     ("command", "code", "says"),
     [
         (("check",), 1, "another Istio is there: istiod"),
-        (("recover", "--yes"), 0, "Nothing was left behind"),
+        (("recover", "--yes"), 0, "left alone: the Helm release istio-system/istiod (deployed)"),
         (("drift",), 0, "No drift"),
         (("repair", "--yes"), 0, "No drift"),
         (("adopt", "--yes"), 1, f"managed by the stack {PROJECT}/test-owners"),

@@ -91,6 +91,12 @@ def test_the_records_of_others_are_left_alone(status: str, mesh: Mesh, owner: st
     """Of the stack that owns Istio, or of somebody who installed it by hand, with the very same values."""
     records = [helm_record(chart.release, status, config=chart.values) for chart in charts(MESH)]
     kubectl = FakeKubectl(objects=[namespace(owner), *records, half_made("sidecars", NamesAccepted="True")])
+    named = {str(one) for one in look(stack(tmp_path), kubectl, mesh).others}
+    assert named == (
+        {f"the Helm release istio-system/{chart.release} ({status})" for chart in charts(MESH)}
+        if mesh is MESH
+        else set()
+    )
     assert recover(stack(tmp_path), kubectl, mesh) == []
     assert len(kubectl.left) == len(records) + 2 and kubectl.changes == []
 

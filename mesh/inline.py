@@ -19,10 +19,20 @@ from pulumi.automation._server import LanguageServer
 from pulumi.runtime.proto import language_pb2_grpc
 
 from mesh import preflight
+from mesh.pulumi import Stack
+
+
+def pulumi(stack: Stack, *args: str) -> str:
+    """What the command printed, with the program in this process and without its look at the cluster.
+
+    Raises `PulumiError` when it fails.
+    """
+    with _served(stack.folder) as address:
+        return stack.pulumi(*args, f"--client={address}")
 
 
 @contextmanager
-def served(project: Path) -> Iterator[str]:
+def _served(project: Path) -> Iterator[str]:
     """The address for Pulumi's `--client`. The look at the cluster that the program begins with is left out."""
 
     def program() -> None:

@@ -65,14 +65,6 @@ class Stack:
             raise PulumiError(command, done.stdout)
         return done.stdout
 
-    def pulumi_here(self, *args: str) -> str:
-        """The same with the program in this process, and without its look at the cluster: see `mesh.inline`."""
-        # Pulumi's SDK takes longer to import than most commands take in all.
-        from mesh.inline import served
-
-        with served(self.folder) as address:
-            return self.pulumi(*args, f"--client={address}")
-
     def up(self, *args: str) -> dict[str, int]:
         """`pulumi up`; how many resources were created, updated, deleted, replaced or left the same."""
         self.pulumi("up", "--yes", "--skip-preview", *args)

@@ -212,7 +212,10 @@ class LiveWorld:
         # Nothing else that the file may ask for goes along with a shift.
         rule = f"--target=**::{names.virtual_service(self.live.name)}"
         with _timed(seconds, "pulumi"):
-            self._guarded(lambda: self.stack.pulumi_here("up", "--yes", "--skip-preview", rule, f"--message={message}"))
+            from mesh import inline  # Pulumi's SDK takes longer to import than most commands take in all
+
+            up = ("up", "--yes", "--skip-preview", rule, f"--message={message}")
+            self._guarded(lambda: inline.pulumi(self.stack, *up))
         with _timed(seconds, "proxies"):
             self._guarded(lambda: self.live.wait_until_enforced(weights))
 

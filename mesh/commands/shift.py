@@ -300,9 +300,11 @@ def _require_applied(driver: Stack, live: LiveService, new: Sequence[str]) -> No
     """What the gate is to judge is what the file asks for, and so what is committed with the weights."""
     if live.config.services[live.name].workload == "existing":
         return
+    from mesh import inline  # as Pulumi's SDK takes its time to import
+
     workloads = [f"--target=**::{names.workload(live.name, version)}" for version in new]
     try:
-        driver.pulumi_here("preview", "--expect-no-changes", *workloads)
+        inline.pulumi(driver, "preview", "--expect-no-changes", *workloads)
     except PulumiError as error:
         if _CHANGES not in str(error):
             raise cli.Failure(str(error)) from None

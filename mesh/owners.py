@@ -50,6 +50,11 @@ def stack_of(item: Object) -> str:
     return annotations_of(item).get(names.OWNER, "")
 
 
+def is_of(item: Object, owner: str) -> bool:
+    """Whether it carries the mark of the stack `owner`; what carries none is nobody's, also where `owner` is ''."""
+    return bool(owner) and stack_of(item) == owner
+
+
 def release_of(item: Object) -> tuple[str, str]:
     """Namespace and name of the Helm release that it belongs to, both '' for none."""
     marks = annotations_of(item)
@@ -69,7 +74,7 @@ def writers(item: Object) -> set[str]:
 
 def is_made_by(item: Object, owner: str, manager: str) -> bool:
     """Whether the stack `owner` made it, by the field manager that Pulumi gave it then."""
-    return stack_of(item) == owner or manager in writers(item)
+    return is_of(item, owner) or manager in writers(item)
 
 
 def is_istio(item: Object) -> bool:
@@ -117,7 +122,7 @@ def _kinds(kubectl: Kubectl) -> set[str]:
 
 
 def _is_own(item: Object, owner: str, mesh_namespace: str) -> bool:
-    if stack_of(item) == owner or is_in_mesh(item, mesh_namespace):
+    if is_of(item, owner) or is_in_mesh(item, mesh_namespace):
         return True
     of_helm = labels_of(item) if item["kind"] == "Secret" and labels_of(item).get("owner") == "helm" else {}
     return item["metadata"]["namespace"] == mesh_namespace and names.is_release(of_helm.get("name", ""))

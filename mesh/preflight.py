@@ -170,7 +170,7 @@ def _refusals(
     mesh, namespace = config.mesh, found.get(("Namespace", config.mesh.namespace))
     if mesh.mode == "managed":
         yield from upgrade.refusals(mesh, mesh_pods, lambda: _pods(kubectl, config.namespace.name, names.REVISION))
-    elif mesh.purge and namespace and owners.stack_of(namespace) == owner:
+    elif mesh.purge and namespace and owners.is_of(namespace, owner):
         # The guard would say the same, but only after the workloads have lost their sidecars.
         try:
             purge.guard(kubectl, owner, mesh.namespace)
@@ -185,7 +185,7 @@ def _going(
     gone = [
         name
         for (kind, name), item in found.items()
-        if kind == "Namespace" and owners.stack_of(item) == owner and (kind, name) not in made
+        if kind == "Namespace" and owners.is_of(item, owner) and (kind, name) not in made
         if names.KEPT not in owners.annotations_of(item)  # as the state has it, too
     ]
     if config.namespace.name in gone:
@@ -286,7 +286,7 @@ def _rivals(config: StackConfig, found: Found, made: set[tuple[str, str]], owner
     """Rules of others for our hosts: Istio takes one VirtualService a host, the oldest, and merges DestinationRules."""
     ours = {host: service for service in config.weights for host in _host_names(service, config.namespace.name)}
     for (kind, name), item in found.items():
-        if kind not in ("DestinationRule", "VirtualService") or owners.stack_of(item) == owner:
+        if kind not in ("DestinationRule", "VirtualService") or owners.is_of(item, owner):
             continue
         spec = item.get("spec", {})
         hosts = {str(host) for host in [*spec.get("hosts", []), spec.get("host", "")]}

@@ -50,7 +50,7 @@ def guard_others(kubectl: Kubectl, stack: Stack, owner: str) -> str:
     made = [
         one["metadata"]["name"]
         for one in kubectl.items("namespaces")
-        if owners.stack_of(one) == owner and names.KEPT not in owners.annotations_of(one)
+        if owners.is_of(one, owner) and names.KEPT not in owners.annotations_of(one)
     ]
     state = stack.resources()
     inside = owners.strangers(kubectl, owner, _mesh_namespace(state), made)
@@ -162,7 +162,7 @@ def _custom_resources(kubectl: Kubectl) -> Sequence[Mapping[str, Any]]:
 
 def _ours(item: Object, owner: str, namespace: str) -> bool:
     """Made by this stack, or by one of its Helm releases."""
-    return owners.stack_of(item) == owner or owners.is_in_mesh(item, namespace)
+    return owners.is_of(item, owner) or owners.is_in_mesh(item, namespace)
 
 
 def _named(item: Object) -> str:

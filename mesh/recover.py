@@ -133,7 +133,7 @@ def _own_namespace(stack: Stack, kubectl: Kubectl, mesh: Mesh) -> set[str]:
     if mesh.mode != "managed":
         return set()
     found = kubectl.items("namespaces")
-    own = {one["metadata"]["name"] for one in found if owners.stack_of(one) == f"{PROJECT}/{stack.name}"}
+    own = {one["metadata"]["name"] for one in found if owners.is_of(one, f"{PROJECT}/{stack.name}")}
     return own & {mesh.namespace}
 
 

@@ -187,7 +187,7 @@ def _stranger(expected: Expected, live: Object) -> str:
     if expected.is_patch or body["kind"] == RELEASE:
         return ""
     owner = owners.stack_of(body)
-    marked = owners.stack_of(live) == owner if owner else owners.release_of(live) == owners.release_of(body)
+    marked = owners.is_of(live, owner) if owner else owners.release_of(live) == owners.release_of(body)
     return "" if marked or expected.manager in owners.writers(live) else owners.whose(live)
 
 

@@ -20,23 +20,30 @@ def write(path: Path, console: Console, full: bool = False) -> None:
     read = "as the live proxies have it" if path.proxied else "as Kubernetes balances it, without a proxy"
     console.print(Text.assemble((path.title, "bold"), (f"  in {path.namespace}, {read}", "dim")))
     for number, hop in enumerate(path.hops, 1):
-        console.print(_heading(number, hop))
-        console.print(Padding(Text(hop.why), (0, 0, 0, _INDENT)))
+        console.print(_heading(number, hop), soft_wrap=True)
+        console.print(Padding(_words(hop.why), (0, 0, 0, _INDENT)))
         if hop.rows:
             grid = tables.grid(hop.rows, console.width - _INDENT - 2)
             console.print(Padding(grid, (0, 0, 0, _INDENT + 2), expand=False), soft_wrap=True)
         if from_ := " · ".join(_sources(path, hop)):
-            console.print(Padding(Text(from_, style="dim"), (0, 0, 0, _INDENT)))
+            console.print(Padding(_words(from_, "dim"), (0, 0, 0, _INDENT)))
         if full:
             for name, value in _fields(hop):
-                console.print(Padding(Text.assemble((f"{name}: ", "dim"), value), (0, 0, 0, _INDENT + 2)))
+                console.print(
+                    Padding(Text.assemble((f"{name}: ", "dim"), value, overflow="ignore"), (0, 0, 0, _INDENT + 2))
+                )
         for problem in hop.problems:
-            console.print(Padding(Text(f"BROKEN  {problem.what}", style="bold red"), (0, 0, 0, _INDENT)))
-            console.print(Padding(Text(f"fix     {problem.fix}", style="green"), (0, 0, 0, _INDENT)))
+            console.print(Padding(_words(f"BROKEN  {problem.what}", "bold red"), (0, 0, 0, _INDENT)))
+            console.print(Padding(_words(f"fix     {problem.fix}", "green"), (0, 0, 0, _INDENT)))
     if path.control:
         console.print(_control(path, full))
     for note in path.notes:
         console.print(Text(f"note: {note}", style="yellow"))
+
+
+def _words(text: str, style: str = "") -> Text:
+    """Broken between words alone."""
+    return Text(text, style=style, overflow="ignore")
 
 
 def _heading(number: int, hop: Hop) -> Text:

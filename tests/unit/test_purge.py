@@ -99,6 +99,14 @@ def test_sweep_removes_what_is_istios_and_nothing_else() -> None:
     assert kubectl.objects == others
 
 
+def test_what_carries_no_mark_is_nobody_s() -> None:
+    """Also where no owner is given."""
+    unmarked = [made("ClusterRole", "system:node"), made("Namespace", "istio-system"), made("Namespace", "shop")]
+    kubectl = FakeKubectl(objects=[*unmarked])
+    purge.sweep(kubectl, "", "istio-system", purge=True)
+    assert kubectl.objects == unmarked and kubectl.changes == []
+
+
 WEBHOOK = "MutatingWebhookConfiguration"
 
 

@@ -20,7 +20,7 @@ def write(path: Path, console: Console, full: bool = False) -> None:
     read = "as the live proxies have it" if path.proxied else "as Kubernetes balances it, without a proxy"
     console.print(Text.assemble((path.title, "bold"), (f"  in {path.namespace}, {read}", "dim")))
     for number, hop in enumerate(path.hops, 1):
-        console.print(_heading(number, hop), soft_wrap=True)
+        console.print(_heading(number, hop))
         console.print(Padding(_words(hop.why), (0, 0, 0, _INDENT)))
         if hop.rows:
             grid = tables.grid(hop.rows, console.width - _INDENT - 2)
@@ -48,7 +48,7 @@ def _words(text: str, style: str = "") -> Text:
 
 def _heading(number: int, hop: Hop) -> Text:
     mark, style = ("✗", "bold red") if hop.problems else (f"{number:2}", "bold cyan")
-    return Text.assemble((f"{mark:>2}  ", style), (f"{hop.kind}", "bold"), "  ", hop.name)
+    return Text.assemble((f"{mark:>2}  ", style), (f"{hop.kind}", "bold"), "  ", hop.name, overflow="ignore")
 
 
 def _sources(path: Path, hop: Hop) -> Iterator[str]:

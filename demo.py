@@ -23,7 +23,7 @@ from mesh.traffic.split import Split, Verdict, judge
 from mesh.traffic.statistics import THREE_SIGMA
 
 REQUESTS = 400
-CONSOLE = Console(highlight=False, width=100)
+CONSOLE = Console(highlight=False, width=80)
 
 Config = dict[str, Any]
 
@@ -119,7 +119,7 @@ class _Step:
     def __exit__(self, kind: object, *_: object) -> None:
         self._status.stop()
         mark = "[green]✓[/]" if kind is None else "[red]✗[/]"
-        CONSOLE.print(f"{mark} {self.title:58} {time.monotonic() - self._start:5.1f} s  {self.result}")
+        CONSOLE.print(f"{mark} {self.title:52} {time.monotonic() - self._start:5.1f} s  {self.result}")
 
 
 def _counted(changes: Mapping[str, int]) -> str:
@@ -150,7 +150,7 @@ def _table(rows: list[tuple[Act, Answers]]) -> Table:
                 act.title if version == next(iter(act.weights)) else "",
                 version,
                 str(share.count),
-                "█" * round(20 * share.measured),
+                "█" * round(14 * share.measured),
                 f"{share.low}–{share.high}",
                 "[green]✓[/]" if share.fits else "[yellow]outside[/]",
             )

@@ -66,6 +66,11 @@ def grid(rows: Sequence[Sequence[str]], width: int) -> Text:
     return Text("\n").join(lines)
 
 
+def block(headings: Sequence[str], row: Sequence[str], width: int, keys: int = 1) -> list[str]:
+    """A row as `table` lays it out where it does not fit, line by line."""
+    return [line.plain for line in _block([Text(one) for one in headings], [Text(one) for one in row], width, keys)]
+
+
 def fits(headings: Sequence[str], rows: Sequence[Sequence[Cell]], width: int) -> bool:
     """Whether `table` gives columns."""
     return _fits(_widths([[_text(cell) for cell in row] for row in (headings, *rows)]), width)

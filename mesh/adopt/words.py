@@ -7,23 +7,23 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
+from mesh import tables
 from mesh.adopt.find import Candidate, Plan, Refusal, is_of_the_cluster
 from mesh.drift import words
 from mesh.drift.compare import Difference
 from mesh.objects import identity
 
 _SHOWN = 3
+_WIDTH = 80
 
 
 def plan(found: Plan, stack: str) -> Iterator[str]:
-    """The table, what comes with it, and what stands in the way, line by line."""
+    """The objects, what comes with it, and what stands in the way, line by line."""
     if found.candidates:
         yield f"To be taken over by the stack {stack}:"
         yield ""
-        rows = [(("OBJECT", "MADE BY", "WHAT pulumi up CHANGES"), []), *_rows(found.candidates)]
-        widths = [max(len(row[column]) for row, _ in rows) for column in (0, 1)]
-        for row, lines in rows:
-            yield "  ".join((row[0].ljust(widths[0]), row[1].ljust(widths[1]), row[2]))
+        for row, lines in _rows(found.candidates):
+            yield from tables.block(("", "made by", "pulumi up changes"), row, _WIDTH)
             yield from (f"    {line}" for line in lines)
     for name in sorted({record.name for record in found.records}):
         yield f"\nHelm's record of the release {name} gives way; `pulumi up` installs it over its own objects."

@@ -78,6 +78,8 @@ def unknown(config: StackConfig, target: str) -> str:
     host = target.partition(":")[0]
     if "." not in host or host in config.outside:
         return ""
+    if host in config.egress:
+        return f"egress.{host} has no effect: the mesh is off, and requests leave by the network alone"
     meant = nearest(host, config.outside) if config.outside else "the stack declares no host outside the mesh"
     return f"{host} is no service here, and no host of egress: {meant}"
 
@@ -280,7 +282,7 @@ def _endpoints(found: Exit, proxy: Dump, turn: Turn) -> Hop:
     hosts = _to(proxy, turn)
     problems = []
     if turn.destinations and not any(not host.health for host in hosts):
-        state = f"{len(found.gateways)} pods, none of them ready" if found.gateways else "no pod"
+        state = "no pod that is ready" if found.gateways else "no pod"
         fix = f"kubectl -n {found.mesh_namespace} describe deployment {names.RELEASES['egress']}; mesh check"
         problems.append(Problem(f"the egress gateway has {state}: every request fails", fix))
     return Hop(

@@ -112,7 +112,7 @@ NOTHING = Dump({}, {}, {}, {})
         (lambda one: {"at": dataclasses.replace(one.at, proxy=other(one))}, "has no route here"),
         (lambda one: {"at": dataclasses.replace(one.at, proxy=past(one))}, "it leads past the egress gateway"),
         (lambda one: {"at": emptied(one), "gateways": ()}, "the egress gateway has no pod: every request fails"),
-        (lambda one: {"at": emptied(one)}, "the egress gateway has 1 pods, none of them ready"),
+        (lambda one: {"at": emptied(one)}, "the egress gateway has no pod that is ready"),
         (lambda _: {"gateway": NOTHING}, "there is no listener for port"),
         (lambda one: {"gateway": dataclasses.replace(one.gateway, hosts={})}, "the gateway knows no address of"),
         (
@@ -149,3 +149,5 @@ def test_a_host_that_nobody_declared_is_told_with_the_nearest() -> None:
     assert "did you mean 'api.example.com'" in egress.unknown(given, "apo.example.com")
     assert egress.unknown(given, "bill-servce") == ""
     assert "declares no host outside" in egress.unknown(config(), "api.example.com")
+    off = config(mesh={"mode": "off"}, egress=HOSTS)
+    assert "the mesh is off" in egress.unknown(off, "api.example.com")

@@ -88,9 +88,12 @@ def problems(mesh: Mesh, project: Path) -> Iterator[Problem]:
     Relative paths begin in the folder `project`. What is remote is asked for by its version, and not looked at here.
     Where a chart goes without its schema, the user's values for it are checked as that would have done.
     """
-    for chosen in _chosen(mesh):
-        if _refuses_itself(chosen, project):
-            yield from schemas.problems(f"mesh.values.{chosen.key}", mesh.values.get(chosen.key, {}))
+    for chosen in (one for one in _chosen(mesh) if one.chart == "gateway"):
+        key, own = f"mesh.values.{chosen.key}", mesh.values.get(chosen.key, {})
+        if not mesh.charts or _is_remote(mesh.charts):
+            yield from schemas.problems(key, own, chosen.plane.version)
+        elif _refuses_itself(chosen, project):
+            yield from schemas.refused(key, own)
     if not mesh.charts or _is_remote(mesh.charts):
         return
     for chart, plane in {(chosen.chart, chosen.plane.version): chosen.plane for chosen in _chosen(mesh)}.items():

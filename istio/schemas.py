@@ -73,6 +73,21 @@ _KEYS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 
 
+# What the gateway chart of 1.31 takes beside those, whose own schema refuses every other key.
+_NEWER: Final[Mapping[str, tuple[str, ...]]] = {
+    "additionalContainers": ("array",),
+    "defaultRevision": ("string",),
+    "dnsConfig": ("object",),
+    "dnsPolicy": ("string",),
+    "enabled": ("boolean",),
+    "envVarFrom": ("array",),
+    "initContainers": ("array",),
+    "networkGatewayPorts": ("object",),
+    "pilot": ("object",),
+    "platform": ("string",),
+}
+
+
 def is_refused(version: str) -> bool:
     """Whether the released gateway chart of `version` is one that refuses itself."""
     return any(order(since) <= order(version) <= order(until) for since, until in _REFUSED)
@@ -89,15 +104,29 @@ def refuses(schema: bytes) -> bool:
     return "$ref" in read and read.get("additionalProperties") is False
 
 
-def problems(key: str, values: Mapping[str, Any]) -> Iterator[Problem]:
-    """What the schema would have refused of the user's own values for such a chart; `key` is theirs."""
+def problems(key: str, values: Mapping[str, Any], version: str) -> Iterator[Problem]:
+    """What a schema would refuse of the user's own values for the released gateway chart of `version`; `key` is theirs.
+
+    For a chart that goes without its schema, and for 1.31, whose would speak up only when the rest is installed.
+    """
+    if is_refused(version):
+        known = _KEYS
+    elif order(version) >= (1, 31):
+        known = {**_KEYS, **_NEWER}
+    else:
+        return
+    yield from refused(key, values, known)
+
+
+def refused(key: str, values: Mapping[str, Any], known: Mapping[str, tuple[str, ...]] = _KEYS) -> Iterator[Problem]:
+    """Keys that are not `known`, and values of other types than those."""
     for name, value in values.items():
-        if name not in _KEYS:
-            meant = get_close_matches(name, _KEYS, 1)
+        if name not in known:
+            meant = get_close_matches(name, known, 1)
             fix = f"did you mean '{meant[0]}'?" if meant else f"take '{name}' out"
-            yield Problem(f"{key}.{name}", value, f"a key of the gateway chart: {', '.join(_KEYS)}", fix)
-        elif not any(_is(value, kind) for kind in _KEYS[name]):
-            yield Problem(f"{key}.{name}", value, f"a value of type {' or '.join(_KEYS[name])}", "give it one")
+            yield Problem(f"{key}.{name}", value, f"a key of the gateway chart: {', '.join(sorted(known))}", fix)
+        elif value is not None and not any(_is(value, kind) for kind in known[name]):
+            yield Problem(f"{key}.{name}", value, f"a value of type {' or '.join(known[name])}", "give it one")
 
 
 def _is(value: Any, kind: str) -> bool:

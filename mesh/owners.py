@@ -55,6 +55,11 @@ def is_of(item: Object, owner: str) -> bool:
     return bool(owner) and stack_of(item) == owner
 
 
+def goes_with(namespace: Object, owner: str) -> bool:
+    """Whether a namespace is deleted with the stack `owner`: its own, and not kept by the state, which has it, too."""
+    return is_of(namespace, owner) and names.KEPT not in annotations_of(namespace)
+
+
 def release_of(item: Object) -> tuple[str, str]:
     """Namespace and name of the Helm release that it belongs to, both '' for none."""
     marks = annotations_of(item)

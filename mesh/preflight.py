@@ -185,8 +185,7 @@ def _going(
     gone = [
         name
         for (kind, name), item in found.items()
-        if kind == "Namespace" and owners.is_of(item, owner) and (kind, name) not in made
-        if names.KEPT not in owners.annotations_of(item)  # as the state has it, too
+        if kind == "Namespace" and (kind, name) not in made and owners.goes_with(item, owner)
     ]
     if config.namespace.name in gone:
         name = config.namespace.name

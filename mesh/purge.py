@@ -47,11 +47,7 @@ def guard(kubectl: Kubectl, owner: str, namespace: str) -> str:
 def guard_others(kubectl: Kubectl, stack: Stack, owner: str) -> str:
     """Raises `ForeignObjectsError` while something of others would be deleted: what they have in a namespace that the
     stack made, and what has the name of an object that the stack made once."""
-    made = [
-        one["metadata"]["name"]
-        for one in kubectl.items("namespaces")
-        if owners.is_of(one, owner) and names.KEPT not in owners.annotations_of(one)
-    ]
+    made = [one["metadata"]["name"] for one in kubectl.items("namespaces") if owners.goes_with(one, owner)]
     state = stack.resources()
     inside = owners.strangers(kubectl, owner, _mesh_namespace(state), made)
     instead = [one for one in _instead(kubectl, owner, state) if one["metadata"].get("namespace") not in made]

@@ -188,7 +188,7 @@ def _directly(found: Exit) -> Hop:
 
 
 def _turn(found: Exit, proxy: Dump, port: int) -> Turn:
-    name = next((name for name in (f"0.0.0.0_{port}",) if name in proxy.listeners), "")
+    name = f"0.0.0.0_{port}"
     listener = proxy.listeners.get(name)
     if listener is None:
         return Turn("", None, "", None, "", ())

@@ -90,11 +90,11 @@ def problems(mesh: Mesh, project: Path) -> Iterator[Problem]:
     """
     for chosen in (one for one in _chosen(mesh) if one.chart == "gateway"):
         key, own = f"mesh.values.{chosen.key}", mesh.values.get(chosen.key, {})
-        if not mesh.charts or _is_remote(mesh.charts):
+        if not _is_local(mesh):
             yield from schemas.problems(key, own, chosen.plane.version)
         elif _refuses_itself(chosen, project):
             yield from schemas.refused(key, own)
-    if not mesh.charts or _is_remote(mesh.charts):
+    if not _is_local(mesh):
         return
     for chart, plane in {(chosen.chart, chosen.plane.version): chosen.plane for chosen in _chosen(mesh)}.items():
         name, version = chart
@@ -139,7 +139,7 @@ def _file_in(project: Path, mesh: Mesh, name: ChartName, file: str) -> bytes | N
 def _refuses_itself(chosen: _Chosen, project: Path) -> bool:
     if chosen.chart != "gateway":
         return False
-    if not chosen.plane.charts or _is_remote(chosen.plane.charts):
+    if not _is_local(chosen.plane):
         return schemas.is_refused(chosen.plane.version)
     return schemas.refuses(_file_in(project, chosen.plane, chosen.chart, schemas.FILE) or b"")
 
@@ -176,6 +176,11 @@ def _place(mesh: Mesh, chart: ChartName) -> Place:
         return Place(chart, place, mesh.version)
     packed = _packed(mesh, chart)
     return Place(str(packed if (PROJECT / packed).exists() else Path(place) / chart), None, None)
+
+
+def _is_local(mesh: Mesh) -> bool:
+    """Whether the charts lie in a folder."""
+    return bool(mesh.charts) and not _is_remote(mesh.charts)
 
 
 def _is_remote(place: str) -> bool:

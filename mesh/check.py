@@ -98,9 +98,14 @@ class Situation:
     def known(self) -> Collection[tuple[str, str]] | None:
         """Namespace and name of the Helm releases in the stack's state; None when that cannot be read."""
         try:
-            return recover.installed(recover.export(self.stack)).keys()
+            return recover.installed(self.state).keys()
         except PulumiError:
             return None
+
+    @cached_property
+    def state(self) -> Mapping[str, Any]:
+        """Raises `PulumiError`."""
+        return recover.export(self.stack)
 
     @cached_property
     def installed(self) -> bool:
@@ -185,7 +190,7 @@ def interrupted(situation: Situation) -> Iterator[Finding]:
     """Pending operations of Helm and Pulumi, and the lock."""
     try:
         workers = recover.workers(situation.stack)
-        found = recover.look(situation.stack, situation.kubectl, situation.config.mesh)
+        found = recover.look(situation.stack, situation.kubectl, situation.config.mesh, situation.state)
     except PulumiError as error:
         yield Finding("warning", f"the stack's state cannot be read: {str(error).splitlines()[-1]}", "pulumi login")
         return

@@ -89,9 +89,9 @@ class Interrupted:
             yield f"the pause of the API server, which has accepted the CRD {crd} and does not serve it"
 
 
-def look(stack: Stack, kubectl: Kubectl, mesh: Mesh) -> Interrupted:
-    """Reads only. Raises `KubectlError` and `PulumiError`."""
-    state = export(stack)
+def look(stack: Stack, kubectl: Kubectl, mesh: Mesh, state: Mapping[str, Any] | None = None) -> Interrupted:
+    """Reads only; `state` is what `export` says, if the caller knows. Raises `KubectlError` and `PulumiError`."""
+    state = export(stack) if state is None else state
     operations, known = state.get("pending_operations") or [], installed(state)
     unfinished = {_place(operation["resource"]) for operation in operations if _is_release(operation["resource"])}
     own = {namespace for namespace, _ in (*known, *unfinished)} | _own_namespace(stack, kubectl, mesh)

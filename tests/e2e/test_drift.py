@@ -224,7 +224,8 @@ def test_every_edit_is_named_and_put_right(installed: Stack, kubectl: Kubectl) -
     assert repaired.stdout.count("\n✓ ") == len({(entry["kind"], entry["name"]) for entry in report["drift"]})
     assert_no_drift(installed)
     assert_pulumi_sees_no_change(installed)
-    wait_until_enforced(kubectl, NAMESPACE, {"v1": 90, "v2": 10})
+    # A proxy that lost its istiod waits longer and longer between two tries to find one.
+    wait_until_enforced(kubectl, NAMESPACE, {"v1": 90, "v2": 10}, seconds=90)
 
 
 def test_an_edit_that_a_refresh_took_into_the_state_is_put_right_there_too(installed: Stack, kubectl: Kubectl) -> None:

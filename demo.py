@@ -18,7 +18,7 @@ import localcluster
 from harness.stack import PulumiError, Stack, stack_file
 from harness.traffic import Answers, ask, wait_until_answering, wait_until_enforced
 from localcluster.instance import cache
-from mesh.kubectl import Kubectl, KubectlError
+from mesh.cluster.kubectl import Kubectl, KubectlError
 from mesh.traffic.split import Split, Verdict, judge
 from mesh.traffic.statistics import THREE_SIGMA
 

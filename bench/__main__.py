@@ -33,7 +33,7 @@ from bench.peers import (
 )
 from harness.stack import PulumiError, Stack, stack_file
 from localcluster import build
-from mesh.kubectl import Kubectl, KubectlError
+from mesh.cluster.kubectl import Kubectl, KubectlError
 
 INSTANCE = "bench"
 PAIRS = 7

@@ -12,9 +12,9 @@ from datetime import datetime
 import names
 from bench.measure import Comparison, in_turn
 from bench.peers import NAMESPACE, SHIFTS, Applied, PeerError, Program
-from mesh.envoy import Proxy, proxies
-from mesh.kubectl import Kubectl
-from mesh.recorder import PROJECT
+from mesh.cluster.envoy import Proxy, proxies
+from mesh.cluster.kubectl import Kubectl
+from mesh.program.recorder import PROJECT
 
 PAIRS = 7
 _SECONDS = 30.0

@@ -19,7 +19,7 @@ from bench.measure import seconds
 from harness.stack import PROJECT, Stack
 from harness.traffic import wait_until_enforced
 from localcluster import build
-from mesh.kubectl import Kubectl
+from mesh.cluster.kubectl import Kubectl
 from mesh.purge import sweep
 
 BENCH = Path(__file__).parent

@@ -16,8 +16,8 @@ from bench.peers import NAMESPACE, Istioctl, PeerError, Program
 from config import merged
 from harness.standin import CURRENT, OLDER, provide
 from localcluster import EmbeddedCluster
-from mesh import versions
-from mesh.kubectl import Kubectl
+from mesh.cluster import versions
+from mesh.cluster.kubectl import Kubectl
 
 
 def compared(cluster: EmbeddedCluster, ours: Program, peer: Istioctl, folder: Path, runs: int) -> Iterator[Comparison]:

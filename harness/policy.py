@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from mesh.pulumi import Stack
+from mesh.program.stack import Stack
 
 RUNTIME = "python-stand-in"
 

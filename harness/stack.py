@@ -17,9 +17,9 @@ import yaml
 
 from config import files
 from config.files import NAMESPACE, PROJECT
-from mesh import pulumi
-from mesh.kubectl import Kubectl
-from mesh.pulumi import PulumiError
+from mesh.cluster.kubectl import Kubectl
+from mesh.program import stack as pulumi
+from mesh.program.stack import PulumiError
 from mesh.recover import recover
 
 __all__ = ["PROJECT", "PulumiError", "Stack", "stack_file"]

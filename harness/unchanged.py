@@ -8,8 +8,8 @@ from typing import Any
 
 import names
 from harness.stack import Stack
-from mesh.kubectl import Kubectl
-from mesh.objects import Identity, identity
+from mesh.cluster.kubectl import Kubectl
+from mesh.cluster.objects import Identity, identity
 
 # What Kubernetes itself writes, in its own time or with every pod that comes and goes.
 _RESTLESS = frozenset(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from config import StackConfig
 from mesh import cli
-from mesh.live import LiveService
-from mesh.probe import Caller, NoCallerError, find_caller
+from mesh.cluster.probe import Caller, NoCallerError, find_caller
+from mesh.cluster.service import LiveService
 
 
 def live_service(config: StackConfig, service: str) -> LiveService:

@@ -17,13 +17,13 @@ import click
 from config import ConfigError
 from config.files import PROJECT, effective, stacks
 from mesh import commands
-from mesh.helm import HelmError
-from mesh.kubectl import Kubectl, KubectlError
-from mesh.pulumi import PulumiError
+from mesh.cluster.kubectl import Kubectl, KubectlError
+from mesh.program.helm import HelmError
+from mesh.program.stack import PulumiError
 
 if TYPE_CHECKING:
     from config import Mesh
-    from mesh.recorder import Recording
+    from mesh.program.recorder import Recording
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -118,7 +118,7 @@ def declared(stack: str) -> Recording:
 
 def copy_charts(mesh: Mesh) -> None:
     """Makes the charts that are installed without their schema, and says so. Raises `Failure`."""
-    from mesh import copies
+    from mesh.program import copies
 
     if text := copies.note(mesh) if mesh.mode == "managed" else "":
         click.echo(text, err=True)

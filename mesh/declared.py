@@ -10,7 +10,7 @@ from config import files
 from config.files import NAMESPACE, PROJECT
 from config.types import is_hidden
 from mesh import preflight
-from mesh.recorder import Recording, record
+from mesh.program.recorder import Recording, record
 
 
 def declared(stack: str, project: Path = PROJECT) -> Recording:

@@ -17,7 +17,7 @@ from typing import Any
 
 import names
 from config.files import PROJECT
-from mesh.kubectl import Kubectl, KubectlError
+from mesh.cluster.kubectl import Kubectl, KubectlError
 
 SCRIPT = (PROJECT / "components" / "prepare-node.sh").read_text()
 # A slow machine is back within five minutes.

@@ -16,9 +16,10 @@ import names
 from config import EnvVarSource, Problem, SecretKeyRef, StackConfig
 from config.problems import report
 from istio import charts, rules
-from mesh import owners, purge, upgrade
-from mesh.kubectl import Kubectl, KubectlError
-from mesh.objects import identity, live, named
+from mesh import purge, upgrade
+from mesh.cluster import owners
+from mesh.cluster.kubectl import Kubectl, KubectlError
+from mesh.cluster.objects import identity, live, named
 
 # An unreachable cluster is told within ten seconds, of which Pulumi needs two to start.
 _REQUEST_TIMEOUT, _TIMEOUT = "--request-timeout=4s", 8.0
@@ -98,7 +99,7 @@ def check(config: StackConfig, owner: str) -> bool:
 
 
 def _copy_charts(config: StackConfig) -> None:
-    from mesh import copies  # few need it, and it takes its time to import
+    from mesh.program import copies  # few need it, and it takes its time to import
 
     try:
         copies.make(config.mesh, Path())

@@ -11,10 +11,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import names
-from mesh import owners
-from mesh.kubectl import Kubectl, KubectlError
-from mesh.objects import Object, identity, live
-from mesh.pulumi import PulumiError, Stack
+from mesh.cluster import owners
+from mesh.cluster.kubectl import Kubectl, KubectlError
+from mesh.cluster.objects import Object, identity, live
+from mesh.program.stack import PulumiError, Stack
 
 # istiod writes these into every namespace, and neither Helm nor `istioctl uninstall --purge` takes them away.
 _CONFIG_MAPS = ("istio-ca-root-cert", "istio-ca-crl")

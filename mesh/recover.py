@@ -25,13 +25,14 @@ from urllib.parse import urlparse
 import names
 from config import Mesh
 from istio.charts import charts
-from mesh import owners, purge
+from mesh import purge
+from mesh.cluster import owners
+from mesh.cluster.kubectl import Kubectl
+from mesh.cluster.objects import conditions
+from mesh.cluster.releases import Release, releases
 from mesh.drift import compare
-from mesh.kubectl import Kubectl
-from mesh.objects import conditions
-from mesh.pulumi import Stack
-from mesh.recorder import PROJECT
-from mesh.releases import Release, releases
+from mesh.program.recorder import PROJECT
+from mesh.program.stack import Stack
 
 _OURS_TO_WAIT_FOR = ("up", "update", "destroy", "refresh", "import")
 

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import names
-from mesh.envoy import Cluster, Proxy, each, proxies
-from mesh.kubectl import Kubectl, KubectlError
-from mesh.objects import is_ready
+from mesh.cluster.envoy import Cluster, Proxy, each, proxies
+from mesh.cluster.kubectl import Kubectl, KubectlError
+from mesh.cluster.objects import is_ready
 
 SECONDS = 120.0
 PAUSE = 0.2

@@ -13,7 +13,7 @@ import pytest
 from config import merged
 from harness.stack import PulumiError, Stack
 from harness.traffic import ask, enforced_weights, wait_until_enforced
-from mesh.kubectl import Kubectl
+from mesh.cluster.kubectl import Kubectl
 from mesh.traffic.statistics import lower_bound
 from tests.e2e.binomial import FALSE_ALARM
 from tests.e2e.test_traffic import FAULTY, NAMESPACE, SERVER, SLOW, assert_agree

@@ -9,15 +9,16 @@ from typing import Any, Final
 
 import names
 from config import StackConfig
-from mesh import preflight, versions
+from mesh import preflight
+from mesh.cluster import versions
+from mesh.cluster.kubectl import Kubectl
+from mesh.cluster.objects import CLUSTER_SCOPED, Identity, Object, identity, live
+from mesh.cluster.owners import HELM_NAME, HELM_NAMESPACE, manager
+from mesh.cluster.releases import Release, owned_by, releases
 from mesh.drift import compare
 from mesh.drift.compare import ABSENT, Difference
 from mesh.drift.find import RELEASE, Drift, Expected, declared_body
-from mesh.kubectl import Kubectl
-from mesh.objects import CLUSTER_SCOPED, Identity, Object, identity, live
-from mesh.owners import HELM_NAME, HELM_NAMESPACE, manager
-from mesh.recorder import Recording, Resource
-from mesh.releases import Release, owned_by, releases
+from mesh.program.recorder import Recording, Resource
 
 # What istioctl puts on all that it installs. https://github.com/istio/istio/tree/master/operator/pkg/helmreconciler
 ISTIOCTL: Final = "install.operator.istio.io/owning-resource"

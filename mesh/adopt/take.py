@@ -14,9 +14,9 @@ from itertools import groupby
 
 import names
 from mesh.adopt.find import Plan
-from mesh.kubectl import Kubectl
-from mesh.objects import Object, listed
-from mesh.owners import HELM_NAME, HELM_NAMESPACE
+from mesh.cluster.kubectl import Kubectl
+from mesh.cluster.objects import Object, listed
+from mesh.cluster.owners import HELM_NAME, HELM_NAMESPACE
 
 _MANAGER = "istio-governance"
 

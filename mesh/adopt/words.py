@@ -9,9 +9,9 @@ from typing import Any
 
 from mesh import tables
 from mesh.adopt.find import Candidate, Plan, Refusal, is_of_the_cluster
+from mesh.cluster.objects import identity
 from mesh.drift import words
 from mesh.drift.compare import Difference
-from mesh.objects import identity
 
 _SHOWN = 3
 _WIDTH = 80

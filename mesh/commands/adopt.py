@@ -7,8 +7,8 @@ import click
 from config import ConfigError, files
 from istio import charts
 from mesh import cli
-from mesh.pulumi import PulumiError, Stack
-from mesh.recorder import PROJECT
+from mesh.program.recorder import PROJECT
+from mesh.program.stack import PulumiError, Stack
 
 
 @click.command(epilog="Example: mesh adopt --stack dev --dry-run")
@@ -29,8 +29,9 @@ def command(dry_run: bool, yes: bool, stack: str, as_json: bool) -> int:
     Exit codes: 0 taken over, or nothing to take over; 1 refused, and nothing was changed; 2 the cluster or the state
     cannot be read.
     """
-    from mesh import adopt, render
+    from mesh import adopt
     from mesh.adopt import words
+    from mesh.program import render
 
     config, recording, kubectl = files.effective(stack), cli.declared(stack), cli.cluster(stack)
     if config.mesh.mode == "managed" and (problems := list(charts.problems(config.mesh, files.PROJECT))):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import click
 
 from config import files
-from mesh import check, cli
+from mesh import cli
+from mesh.check import find as check
 from mesh.commands.drift import look
-from mesh.pulumi import Stack
+from mesh.program.stack import Stack
 
 _MARKS = {"good": ("✓", "green"), "warning": ("!", "yellow"), "problem": ("✗", "red")}
 

@@ -8,7 +8,7 @@ import click
 
 from config import files
 from mesh import cli
-from mesh.pulumi import Stack
+from mesh.program.stack import Stack
 from mesh.report import markdown, states, text
 from mesh.report.report import Report, report
 

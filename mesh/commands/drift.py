@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mesh import cli
-from mesh.pulumi import PulumiError, Stack
+from mesh.program.stack import PulumiError, Stack
 
 if TYPE_CHECKING:
     from mesh.drift import Report

@@ -10,11 +10,12 @@ import click
 from rich.console import Console
 
 from config import files
-from mesh import cli, envoy
+from mesh import cli
+from mesh.cluster import envoy
+from mesh.cluster.kubectl import Kubectl
 from mesh.explain import egress, hops, live, mermaid, tables, text
 from mesh.explain import html as page
 from mesh.explain.live import Declared, NoPodError, Snapshot, UnknownNameError
-from mesh.kubectl import Kubectl
 
 _RAW = ("help", "config_dump", "clusters", "listeners", "server_info", "stats")
 # A terminal says how wide it is; a file does not.

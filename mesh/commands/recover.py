@@ -8,7 +8,7 @@ import click
 
 from config import files
 from mesh import cli, recover
-from mesh.pulumi import Stack
+from mesh.program.stack import Stack
 
 
 @click.command(epilog="Example: mesh recover --stack dev && pulumi up --stack dev")

@@ -8,7 +8,8 @@ import click
 
 from config import ConfigError, files
 from istio import charts
-from mesh import cli, render
+from mesh import cli
+from mesh.program import render
 
 
 @click.command(epilog="Example: mesh render --stack prod --output prod.yaml")

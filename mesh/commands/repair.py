@@ -8,7 +8,7 @@ import click
 
 from mesh import cli
 from mesh.commands.drift import look
-from mesh.pulumi import Stack
+from mesh.program.stack import Stack
 
 if TYPE_CHECKING:
     from mesh.drift import Drift

@@ -15,13 +15,15 @@ import names
 from config import edit, files
 from config.routing import Shift
 from config.types import seconds
-from mesh import checkout, cli
+from mesh import cli
 from mesh.calls import caller_of, live_service, url_of
-from mesh.envoy import each
-from mesh.live import LiveService
-from mesh.objects import Object
-from mesh.pulumi import PulumiError, Stack
-from mesh.shifting import (
+from mesh.cluster.envoy import each
+from mesh.cluster.objects import Object
+from mesh.cluster.service import LiveService
+from mesh.program import checkout
+from mesh.program.stack import PulumiError, Stack
+from mesh.shift.plan import Outcome, Plan, Weights, run
+from mesh.shift.world import (
     BusyError,
     Interrupts,
     Journal,
@@ -33,7 +35,6 @@ from mesh.shifting import (
     take_back,
 )
 from mesh.traffic.gate import requests_needed
-from mesh.traffic.shift import Outcome, Plan, Weights, run
 from mesh.traffic.weights import aimed, described, rising, without_zeros
 
 EXIT = {
@@ -239,7 +240,7 @@ def _require_fit(driver: Stack, live: LiveService, plan: Plan) -> None:
     """The cluster is the stack's and has the declared weights, and the versions that are to get more can take it: each
     is rolled out, has a ready pod, and every caller knows one."""
     with ThreadPoolExecutor() as pool:
-        pool.submit(import_module, "mesh.inline")  # with Pulumi's SDK it takes as long as kubectl
+        pool.submit(import_module, "mesh.program.inline")  # with Pulumi's SDK it takes as long as kubectl
         seen = live.look()
         endpoints = pool.submit(each, live.clients(seen), lambda proxy: proxy.endpoints(live.name, live.namespace))
         require_ours(driver, live, seen)
@@ -262,7 +263,7 @@ def _require_fit(driver: Stack, live: LiveService, plan: Plan) -> None:
 def require_ours(driver: Stack, live: LiveService, seen: Sequence[Object]) -> None:
     """What the program would look at first for itself, as far as the one rule goes that a shift touches."""
     from mesh import preflight  # and with it Pulumi's SDK, which other ways to use this command do without
-    from mesh.recorder import PROJECT
+    from mesh.program.recorder import PROJECT
 
     found = {(one["kind"], one["metadata"]["name"]): one for one in seen}
     rule = {("VirtualService", names.virtual_service(live.name))}
@@ -300,7 +301,7 @@ def _require_applied(driver: Stack, live: LiveService, new: Sequence[str]) -> No
     """What the gate is to judge is what the file asks for, and so what is committed with the weights."""
     if live.config.services[live.name].workload == "existing":
         return
-    from mesh import inline  # as Pulumi's SDK takes its time to import
+    from mesh.program import inline  # as Pulumi's SDK takes its time to import
 
     workloads = [f"--target=**::{names.workload(live.name, version)}" for version in new]
     try:

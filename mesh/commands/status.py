@@ -12,12 +12,12 @@ from rich.text import Text
 
 from config import StackConfig, files
 from mesh import cli, tables
-from mesh.kubectl import Kubectl
-from mesh.live import LiveService
-from mesh.live import look as look_at
-from mesh.metrics import MetricsError, metrics_of
-from mesh.pulumi import Stack
-from mesh.shifting import Journal
+from mesh.cluster.kubectl import Kubectl
+from mesh.cluster.metrics import MetricsError, metrics_of
+from mesh.cluster.service import LiveService
+from mesh.cluster.service import look as look_at
+from mesh.program.stack import Stack
+from mesh.shift.world import Journal
 from mesh.traffic.counts import Traffic
 from mesh.traffic.weights import described
 

@@ -15,8 +15,8 @@ from rich.text import Text
 from config import StackConfig, files
 from mesh import cli, tables
 from mesh.calls import caller_of, live_service, url_of
-from mesh.live import LiveService, NotEnforcedError
-from mesh.probe import Caller
+from mesh.cluster.probe import Caller
+from mesh.cluster.service import LiveService, NotEnforcedError
 from mesh.traffic.split import MARGIN, POWER, Share, Split, Verdict, judge
 from mesh.traffic.weights import described, without_zeros
 

@@ -9,8 +9,9 @@ import click
 from rich.text import Text
 
 from config import Mesh, files
-from mesh import cli, tables, versions
-from mesh.versions import Agent, Versions
+from mesh import cli, tables
+from mesh.cluster import versions
+from mesh.cluster.versions import Agent, Versions
 
 NONE = "none"
 

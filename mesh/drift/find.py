@@ -13,16 +13,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from mesh import owners
+from mesh.cluster import owners
+from mesh.cluster.kubectl import Kubectl
+from mesh.cluster.objects import Identity, identity, live
+from mesh.cluster.releases import Release, deployed, releases
 from mesh.drift import compare, writers
 from mesh.drift.compare import ABSENT, Difference, Object, Writer
 from mesh.drift.writers import Known
-from mesh.kubectl import Kubectl
-from mesh.objects import Identity, identity, live
-from mesh.pulumi import Stack
-from mesh.recorder import Recording, Resource
-from mesh.releases import Release, deployed, releases
-from mesh.render import plain
+from mesh.program.recorder import Recording, Resource
+from mesh.program.render import plain
+from mesh.program.stack import Stack
 
 # How the state marks a secret. https://www.pulumi.com/docs/concepts/secrets/
 _SECRET_MARK = "4dabf18193072939515e22adb298388d"  # noqa: S105

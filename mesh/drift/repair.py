@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from mesh.cluster.kubectl import Kubectl, KubectlError
 from mesh.drift import compare
 from mesh.drift.compare import ABSENT, Difference, Key, Object
 from mesh.drift.find import RELEASE, Drift
-from mesh.kubectl import Kubectl, KubectlError
-from mesh.pulumi import Stack
+from mesh.program.stack import Stack
 
 _ROLLED_OUT = ("Deployment", "DaemonSet", "StatefulSet")
 _ROLLOUT_SECONDS = 180

@@ -13,14 +13,14 @@ import names
 from config import Egress, StackConfig
 from config.problems import nearest
 from istio.rules import EGRESS_SELECTOR
-from mesh import envoy
+from mesh.cluster import envoy
+from mesh.cluster.kubectl import Kubectl
 from mesh.explain import caller, dump, live, outside
 from mesh.explain.dump import Destination, Dump, Host, Resource
 from mesh.explain.hops import control
 from mesh.explain.live import Declared, Pod, ServicePort, Snapshot, UnknownNameError
 from mesh.explain.model import Branch, Delivery, Hop, Kind, Path, Problem, Server, Source
 from mesh.explain.way import Way
-from mesh.kubectl import Kubectl
 
 _APPLY = "`pulumi up`, if egress.{host} is new; else mesh check says which proxy is not in sync"
 

@@ -11,12 +11,12 @@ from typing import Any
 
 from config import StackConfig
 from config.files import Origin
-from mesh import envoy
+from mesh.cluster import envoy
+from mesh.cluster.kubectl import Kubectl, KubectlError
+from mesh.cluster.objects import is_ready
 from mesh.explain import dump
 from mesh.explain.dump import Dump
 from mesh.explain.model import Source
-from mesh.kubectl import Kubectl, KubectlError
-from mesh.objects import is_ready
 
 _RULES = ("virtualservices.networking.istio.io", "destinationrules.networking.istio.io")
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from mesh.cluster.kubectl import Kubectl, KubectlError
 from mesh.explain.live import Pod
-from mesh.kubectl import Kubectl, KubectlError
 
 # In the mounts of the node, where its own iptables-save is. A pod's network is found by a process that has the pod's
 # /etc/hosts, which the kubelet makes for each pod.

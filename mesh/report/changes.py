@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from mesh.recorder import Resource
+from mesh.program.recorder import Resource
 from mesh.report.states import Comparison
 from mesh.report.values import MISSING, inside
 

@@ -12,7 +12,7 @@ from typing import Any
 import names
 from config.versions import minor
 from istio.profiles import PROFILES
-from mesh.recorder import Resource
+from mesh.program.recorder import Resource
 from mesh.report import model
 from mesh.report.effects import Effect
 from mesh.report.model import Mesh, Service

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import names
 from config.services import traffic
-from mesh.recorder import Resource
+from mesh.program.recorder import Resource
 from mesh.report.changes import component, subject
 from mesh.report.states import State
 

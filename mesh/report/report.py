@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from mesh import render
-from mesh.helm import HelmError
+from mesh.program import render
+from mesh.program.helm import HelmError
 from mesh.report import effects, meanwhile, model
 from mesh.report.changes import Change, changes
 from mesh.report.effects import Effect

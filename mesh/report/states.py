@@ -18,8 +18,8 @@ from typing import Any
 
 from config.files import PROJECT, SECRET
 from config.types import is_hidden, stand_in
-from mesh.pulumi import Stack
-from mesh.recorder import Resource
+from mesh.program.recorder import Resource
+from mesh.program.stack import Stack
 
 _SECRET_SIGNATURE = "4dabf18193072939515e22adb298388d"  # noqa: S105 (Pulumi's mark of a secret in JSON)
 

@@ -14,7 +14,7 @@ import localcluster
 from harness.stack import Stack, stack_file
 from harness.traffic import Load
 from localcluster.build import locked
-from mesh.kubectl import Kubectl
+from mesh.cluster.kubectl import Kubectl
 
 # Another one lets two checkouts run their suites side by side.
 INSTANCE = os.environ.get("TEST_CLUSTER", "test")

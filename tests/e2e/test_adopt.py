@@ -17,7 +17,7 @@ from harness.traces import Traces, traces_settled
 from harness.traffic import Load, ask, wait_until_answering, wait_until_enforced
 from localcluster import EmbeddedCluster, build
 from mesh import purge
-from mesh.kubectl import Kubectl
+from mesh.cluster.kubectl import Kubectl
 
 from .binomial import is_plausible
 

@@ -17,8 +17,8 @@ from config import merged
 from config.files import values
 from config.merge import patched, settled
 from harness.stack import PulumiError, Stack
+from mesh.cluster.kubectl import Kubectl, KubectlError
 from mesh.declared import declared_by
-from mesh.kubectl import Kubectl, KubectlError
 from tests.unit.test_pods import BAD, COMPLETE, with_piece
 
 Config = dict[str, Any]

@@ -20,8 +20,8 @@ import pytest
 from config import merged
 from harness.stack import PulumiError, Stack
 from harness.traffic import wait_until_enforced
-from mesh.kubectl import Kubectl
-from mesh.sidecars import limit
+from mesh.check.sidecars import limit
+from mesh.cluster.kubectl import Kubectl
 
 NAMESPACE = "istio-demo"
 

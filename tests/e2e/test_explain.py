@@ -14,7 +14,7 @@ import pytest
 
 from harness.stack import Stack
 from localcluster import EmbeddedCluster
-from mesh.kubectl import Kubectl
+from mesh.cluster.kubectl import Kubectl
 from tests.e2e import browser
 from tests.e2e.conftest import NOT_RUN
 

@@ -23,7 +23,7 @@ from harness.kills import Moment, disturbed_at
 from harness.stack import PulumiError, Stack
 from localcluster import ClusterError, EmbeddedCluster, build, prerequisites
 from localcluster.vm import Vm
-from mesh.kubectl import Kubectl
+from mesh.cluster.kubectl import Kubectl
 from mesh.nodes import missing_modules
 from tests.e2e.conftest import INSTANCE, NOT_RUN
 

@@ -16,8 +16,8 @@ import pytest
 import names
 from harness.stack import PulumiError, Stack
 from harness.unchanged import Unchanged
-from mesh.kubectl import Kubectl
-from mesh.recorder import PROJECT
+from mesh.cluster.kubectl import Kubectl
+from mesh.program.recorder import PROJECT
 
 NAMESPACE = "market"
 CART = {

@@ -19,8 +19,8 @@ from config import merged
 from harness.stack import PulumiError, Stack, stack_file
 from harness.traffic import ask, wait_until_answering
 from localcluster import ClusterError, EmbeddedCluster
+from mesh.cluster.kubectl import Kubectl, KubectlError
 from mesh.declared import declared_by
-from mesh.kubectl import Kubectl, KubectlError
 
 NAMESPACE = "istio-demo"
 VERSIONS = {"front-tomcat-v1": 2, "bill-service-v1": 3, "bill-service-v2": 3}

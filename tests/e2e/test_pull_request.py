@@ -23,8 +23,8 @@ from harness.github import GitHub, Workflow, github
 from harness.policy import stand_in_pack
 from harness.stack import PROJECT
 from localcluster import EmbeddedCluster
-from mesh.kubectl import Kubectl
-from mesh.pulumi import Stack
+from mesh.cluster.kubectl import Kubectl
+from mesh.program.stack import Stack
 from mesh.recover import recover
 
 STACK = "dev"

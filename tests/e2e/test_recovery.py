@@ -19,7 +19,7 @@ from harness.stack import PulumiError, Stack
 from harness.traces import Traces, traces_settled
 from harness.traffic import ask, wait_until_answering, wait_until_enforced
 from localcluster import EmbeddedCluster
-from mesh.kubectl import Kubectl
+from mesh.cluster.kubectl import Kubectl
 from mesh.recover import locks
 
 NAMESPACE = "istio-demo"

@@ -19,8 +19,8 @@ import pytest
 from config import merged
 from harness.stack import PulumiError, Stack
 from harness.traffic import Load
-from mesh.envoy import Proxy, proxies
-from mesh.kubectl import Kubectl, KubectlError
+from mesh.cluster.envoy import Proxy, proxies
+from mesh.cluster.kubectl import Kubectl, KubectlError
 from tests.e2e.binomial import is_plausible
 
 NAMESPACE = "istio-demo"

@@ -16,7 +16,7 @@ from harness.kills import begun
 from harness.servers import postgresql, s3_stand_in
 from harness.stack import PulumiError, Stack
 from localcluster import EmbeddedCluster
-from mesh.kubectl import Kubectl
+from mesh.cluster.kubectl import Kubectl
 
 SERVERS = {"postgresql": postgresql, "s3-stand-in": s3_stand_in}
 NAMESPACE = "shared-state"

@@ -18,7 +18,7 @@ import yaml
 from harness.stack import PulumiError, Stack
 from harness.unchanged import Unchanged
 from localcluster import EmbeddedCluster
-from mesh.kubectl import Kubectl
+from mesh.cluster.kubectl import Kubectl
 from mesh.recover import locks
 
 SHOP = Path(__file__).parent / "shop"

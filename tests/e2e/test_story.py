@@ -20,7 +20,7 @@ from harness.stack import PulumiError, Stack
 from harness.traces import Traces, traces_settled
 from harness.traffic import Answers, ask, enforced_weights, wait_until_answering, wait_until_enforced
 from localcluster import EmbeddedCluster, build
-from mesh.kubectl import Kubectl
+from mesh.cluster.kubectl import Kubectl
 from tests.e2e.binomial import is_plausible
 
 NAMESPACE = "istio-demo"

@@ -17,7 +17,7 @@ from demo import HINT
 from harness.stack import PulumiError, Stack
 from harness.traffic import enforced_weights, wait_until_enforced
 from localcluster import build
-from mesh.kubectl import Kubectl
+from mesh.cluster.kubectl import Kubectl
 
 NAMESPACE = "istio-demo"
 START, HALF = {"v1": 90, "v2": 10}, {"v1": 50, "v2": 50}

@@ -20,7 +20,7 @@ from harness.charts import refusing
 from harness.stack import PulumiError, Stack
 from harness.standin import CURRENT, OLDER, provide
 from localcluster import EmbeddedCluster
-from mesh.kubectl import Kubectl
+from mesh.cluster.kubectl import Kubectl
 
 NAMESPACE = "istio-demo"
 

@@ -23,10 +23,10 @@ from components.istio import IstioArgs
 from config import Mesh
 from config.files import PROJECT
 from istio.profiles import PROFILES as ISTIO_PROFILES
-from mesh import render
+from mesh.cluster.objects import Identity, Loader, identity
 from mesh.drift.compare import ABSENT, Difference, at, differences
-from mesh.objects import Identity, Loader, identity
-from mesh.recorder import record
+from mesh.program import render
+from mesh.program.recorder import record
 
 PAGE = PROJECT / "docs" / "profiles-and-versions.md"
 PROFILES = ("default", "minimal", "demo")

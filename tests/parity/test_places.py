@@ -12,10 +12,10 @@ from components.istio import IstioArgs
 from config import Mesh
 from harness.charts import mirror, pack, refusing
 from istio import schemas
-from mesh import copies, render
-from mesh.helm import HelmError
-from mesh.objects import Identity, identity
-from mesh.recorder import record
+from mesh.cluster.objects import Identity, identity
+from mesh.program import copies, render
+from mesh.program.helm import HelmError
+from mesh.program.recorder import record
 
 DIGEST = f"sha256:{'0' * 64}"
 IMAGES = {name: f"registry.example.com/istio/{name}@{DIGEST}" for name in ("pilot", "proxyv2", "install-cni")}

@@ -12,9 +12,10 @@ import yaml
 
 from config import merged
 from config.files import NAMESPACE, PROJECT
-from mesh import cli, render
+from mesh import cli
 from mesh.__main__ import mesh
 from mesh.declared import declared
+from mesh.program import render
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import yaml
 from config import merged
 from config.files import values
 from mesh.declared import declared_by
-from mesh.render import rendered
+from mesh.program.render import rendered
 
 TESTERS = {"name": "testers", "headers": {"x-user": {"exact": "jason"}}}
 ONE = {"weights": {"v1": 100, "v2": None}}

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from mesh.kubectl import Kubectl, KubectlError
+from mesh.cluster.kubectl import Kubectl, KubectlError
 
 Object = dict[str, Any]
 

@@ -12,7 +12,7 @@ import yaml
 
 from config import StackConfig, load, merged
 from config.files import as_pulumi_passes
-from mesh.recorder import PROJECT, Recording, record
+from mesh.program.recorder import PROJECT, Recording, record
 
 ROOT = Path(__file__).parents[2]
 NO_DEFAULTS = Path(os.devnull)

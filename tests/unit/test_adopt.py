@@ -15,10 +15,10 @@ from config import files
 from mesh import adopt
 from mesh.adopt import words
 from mesh.adopt.find import ISTIOCTL
+from mesh.cluster.kubectl import KubectlError
+from mesh.cluster.releases import owned_by
 from mesh.declared import declared_by
-from mesh.kubectl import KubectlError
-from mesh.recorder import Recording, Resource
-from mesh.releases import owned_by
+from mesh.program.recorder import Recording, Resource
 
 from .fake_kubectl import FakeKubectl, Object, helm_record
 

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from config import versions
-from mesh import check, sync
-from mesh.check import Finding, Situation
-from mesh.kubectl import KubectlError
-from mesh.pulumi import Stack
+from mesh.check import find as check
+from mesh.check.find import Finding, Situation
+from mesh.cluster import istiod as control_plane
+from mesh.cluster.kubectl import KubectlError
+from mesh.program.stack import Stack
 
 from .fake_kubectl import FakeKubectl, Object, crd, made
 from .given import config
@@ -232,7 +233,7 @@ def knowing(**known: list[Object]) -> Asked:
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sync, "_PAUSE", 0.0)
+    monkeypatch.setattr(control_plane, "_PAUSE", 0.0)
 
 
 A, B = {"proxy": "a.istio-demo", **NONCES}, {"proxy": "b.istio-demo", **NONCES}

@@ -14,7 +14,7 @@ from pulumi_command import local, remote
 
 from localcluster import build
 from mesh import preflight
-from mesh.recorder import Recording, Resource
+from mesh.program.recorder import Recording, Resource
 
 from .given import program
 from .test_nodes import HOST, SIGNATURE, recorded

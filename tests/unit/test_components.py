@@ -22,7 +22,7 @@ from config import StackConfig
 from istio.charts import OFFICIAL_CHARTS
 from istio.rules import routed
 from istio.values import OFFICIAL_HUB
-from mesh.recorder import PROJECT, Recording, record
+from mesh.program.recorder import PROJECT, Recording, record
 
 from .given import config
 

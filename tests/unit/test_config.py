@@ -14,7 +14,7 @@ import yaml
 from config import ConfigError, Problem, StackConfig, files, load, merged, stack
 from config.files import as_pulumi_passes
 from config.types import SECRET
-from mesh.recorder import PROJECT, record
+from mesh.program.recorder import PROJECT, record
 
 from .given import NO_DEFAULTS, VALID, config
 

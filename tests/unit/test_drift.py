@@ -12,14 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from config import files, merged
+from mesh.cluster.releases import Release
 from mesh.declared import declared_by
 from mesh.drift import Applied, Report, find, words
 from mesh.drift.compare import ABSENT, Key, Path, Writer, at, differences, replaced, same, writer
 from mesh.drift.find import Secret
 from mesh.drift.repair import hindrance
-from mesh.recorder import Recording
-from mesh.releases import Release
-from mesh.render import plain
+from mesh.program.recorder import Recording
+from mesh.program.render import plain
 
 from .fake_kubectl import FakeKubectl, Object
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from mesh.envoy import Cluster, Proxy
-from mesh.kubectl import Kubectl
+from mesh.cluster.envoy import Cluster, Proxy
+from mesh.cluster.kubectl import Kubectl
 from mesh.traffic.counts import Traffic
 
 HOST = "bill-service.istio-demo.svc.cluster.local"

@@ -11,8 +11,8 @@ from urllib.parse import parse_qs, urlparse
 
 import pytest
 
-from mesh.live import LiveService
-from mesh.metrics import MetricsError, Prometheus, Sidecars, metrics_of
+from mesh.cluster.metrics import MetricsError, Prometheus, Sidecars, metrics_of
+from mesh.cluster.service import LiveService
 from mesh.traffic.counts import Traffic
 from tests.unit import given
 

@@ -22,7 +22,7 @@ from config.nodes import SYSCTL_LIMITS, SYSCTLS, SysctlName
 from config.types import SECRET
 from istio import kernel
 from mesh import nodes, preflight
-from mesh.recorder import PROJECT, Recording, record
+from mesh.program.recorder import PROJECT, Recording, record
 
 from .given import NO_DEFAULTS, VALID, config, program
 from .test_prepare_node import SEVEN

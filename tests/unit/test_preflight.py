@@ -16,7 +16,7 @@ from config import StackConfig
 from config.types import SECRET
 from istio import charts
 from mesh import preflight
-from mesh.kubectl import Kubectl
+from mesh.cluster.kubectl import Kubectl
 
 from .fake_kubectl import FakeKubectl, Object, crd, made
 from .given import STACKS, config, program

@@ -13,7 +13,7 @@ import pytest
 
 import names
 from mesh import preflight
-from mesh.recorder import Recording
+from mesh.program.recorder import Recording
 
 from .given import STACKS, program
 

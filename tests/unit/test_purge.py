@@ -13,8 +13,8 @@ import names
 from components import Purge
 from components.purge import PurgeArgs
 from mesh import purge
-from mesh.pulumi import Stack
-from mesh.recorder import record
+from mesh.program.recorder import record
+from mesh.program.stack import Stack
 
 from .fake_kubectl import FakeKubectl, Object, crd, helm_record, made
 from .given import config

@@ -12,8 +12,8 @@ import pytest
 import names
 from config import Mesh
 from istio.charts import charts
-from mesh import pulumi
-from mesh.kubectl import KubectlError
+from mesh.cluster.kubectl import KubectlError
+from mesh.program import stack as pulumi
 from mesh.recover import look, recover
 
 from .fake_kubectl import FakeKubectl, Object, crd, helm_record, made

@@ -10,10 +10,11 @@ import pytest
 import yaml
 
 from components.kubernetes import HelmRelease
-from mesh import cli, helm, render
+from mesh import cli
 from mesh.__main__ import mesh
 from mesh.declared import declared
-from mesh.recorder import Recording, record
+from mesh.program import helm, render
+from mesh.program.recorder import Recording, record
 
 CHART = """
 apiVersion: apps/v1

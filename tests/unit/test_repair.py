@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from mesh.cluster.kubectl import Kubectl, KubectlError
 from mesh.drift import Drift, Expected
 from mesh.drift.compare import differences
 from mesh.drift.repair import Repair, hindrance
-from mesh.kubectl import Kubectl, KubectlError
 
 from .fake_kubectl import Object
 

@@ -21,7 +21,7 @@ from config import ConfigError, merged
 from config.files import SECRET
 from mesh import preflight
 from mesh.commands import diff
-from mesh.recorder import Resource
+from mesh.program.recorder import Resource
 from mesh.report import markdown, states, text
 from mesh.report.report import ObjectDiff, Report, report
 from mesh.report.states import Comparison, State
@@ -38,7 +38,7 @@ def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def no_helm(monkeypatch: pytest.MonkeyPatch) -> None:
     """The charts of these tests lie where no test goes; tests/parity renders real ones."""
-    monkeypatch.setattr("mesh.render.of_release", lambda _release, _folder: [])
+    monkeypatch.setattr("mesh.program.render.of_release", lambda _release, _folder: [])
 
 
 def compared(before: Mapping[str, Any], after: Mapping[str, Any]) -> Report:

@@ -17,7 +17,7 @@ import yaml
 
 from config import Mesh
 from istio import charts, schemas
-from mesh import copies
+from mesh.program import copies
 
 REFUSING = b'{"$ref": "#/$defs/values", "additionalProperties": false, "$defs": {"values": {"type": "object"}}}'
 HEALTHY = b'{"$ref": "#/$defs/values", "$defs": {"values": {"type": "object", "additionalProperties": false}}}'

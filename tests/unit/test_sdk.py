@@ -12,7 +12,7 @@ from pulumi.runtime.mocks import MockEngine
 from pulumi.runtime.proto import engine_pb2
 
 from components import sdk
-from mesh.recorder import record
+from mesh.program.recorder import record
 
 
 @pytest.mark.parametrize("asked_for", [False, True])

@@ -17,13 +17,14 @@ from click.testing import CliRunner
 import names
 from config import files, merged
 from config.files import as_pulumi_passes
-from mesh import adopt, helm, preflight, render
+from mesh import adopt, preflight
 from mesh.adopt import words as adopt_words
 from mesh.commands import config as config_command
 from mesh.declared import declared
 from mesh.drift import find, words
 from mesh.drift.find import Applied, Report
-from mesh.recorder import PROJECT, Recording, Resource, record
+from mesh.program import helm, render
+from mesh.program.recorder import PROJECT, Recording, Resource, record
 from mesh.report import markdown, states
 from mesh.report.report import report
 from mesh.report.states import Comparison

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mesh import check, sidecars
-from mesh.kubectl import KubectlError
-from mesh.pulumi import Stack
+from mesh.check import find as check
+from mesh.check import sidecars
+from mesh.cluster.kubectl import KubectlError
+from mesh.program.stack import Stack
 
 from .fake_kubectl import FakeKubectl, Object, made
 from .given import config

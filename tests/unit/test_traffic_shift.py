@@ -17,14 +17,14 @@ import names
 from config.routing import Baseline, Gate, Latency
 from istio import rules
 from mesh import cli
+from mesh.cluster.probe import Caller
+from mesh.cluster.service import LiveService
 from mesh.commands.shift import require_ours, require_same_rule
-from mesh.live import LiveService
-from mesh.probe import Caller
-from mesh.pulumi import Stack
-from mesh.shifting import BusyError, Interrupts, Journal, LiveWorld, Step, Watch
+from mesh.program.stack import Stack
+from mesh.shift.plan import ApplyError, InterruptedShiftError, Outcome, Plan, Weights, run
+from mesh.shift.world import BusyError, Interrupts, Journal, LiveWorld, Step, Watch
 from mesh.traffic.counts import Meter, Traffic
 from mesh.traffic.gate import Verdict, decide, requests_needed, verdict
-from mesh.traffic.shift import ApplyError, InterruptedShiftError, Outcome, Plan, Weights, run
 
 from .fake_kubectl import FakeKubectl, Object, crd, made
 from .given import config as config_of
@@ -329,8 +329,8 @@ def test_a_gate_waits_until_a_pod_can_tell_that_it_went_down(tmp_path: Path, mon
         def send(self, _url: str, _requests: int) -> None:
             clock.at(3, lambda: pod["status"].update(ready_pod("new", restarts=1)["status"]))
 
-    monkeypatch.setattr("mesh.shifting.time", clock)
-    monkeypatch.setattr("mesh.shifting.metrics_of", lambda _: Nothing())
+    monkeypatch.setattr("mesh.shift.world.time", clock)
+    monkeypatch.setattr("mesh.shift.world.metrics_of", lambda _: Nothing())
     watch = Watch(Gate(), 1, 500, "", cast(Caller, Kills()), {"v2": {"app of new": 0}})
     world = LiveWorld(Stack("dev", tmp_path), service, START, "", "", watch, Interrupts(print), print)
     world.steps.append(Step(AIM))

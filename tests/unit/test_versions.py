@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from config import files
-from mesh import __main__, cli, versions
-from mesh.versions import version_of
+from mesh import __main__, cli
+from mesh.cluster import versions
+from mesh.cluster.versions import version_of
 
 from .fake_kubectl import FakeKubectl, Object
 from .given import config

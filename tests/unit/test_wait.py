@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from mesh import wait
-from mesh.envoy import Proxy
-from mesh.kubectl import Kubectl, KubectlError
+from mesh.cluster.envoy import Proxy
+from mesh.cluster.kubectl import Kubectl, KubectlError
 
 from .fake_kubectl import FakeKubectl, crd, made
 

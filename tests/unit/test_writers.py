@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mesh.cluster.owners import HELM
 from mesh.drift import Report, words, writers
 from mesh.drift.compare import Key
 from mesh.drift.repair import Repair
-from mesh.owners import HELM
 
 from .fake_kubectl import Object
 from .test_drift import MANAGER, Installed, release

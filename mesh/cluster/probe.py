@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from config import StackConfig
-from mesh.envoy import CONTAINER, Proxy
-from mesh.kubectl import Kubectl, KubectlError
+from mesh.cluster.envoy import CONTAINER, Proxy
+from mesh.cluster.kubectl import Kubectl, KubectlError
 
 _MARK = "mesh-probe-answer"
 _ANSWER = re.compile(rf"\n?{_MARK} (\d+)\n")

@@ -16,8 +16,8 @@ from typing import Any
 import yaml
 
 import names
-from mesh.kubectl import Kubectl
-from mesh.objects import CLUSTER_SCOPED, Loader
+from mesh.cluster.kubectl import Kubectl
+from mesh.cluster.objects import CLUSTER_SCOPED, Loader
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import names
-from mesh.kubectl import Kubectl, KubectlError
-from mesh.objects import Object
+from mesh.cluster.kubectl import Kubectl, KubectlError
+from mesh.cluster.objects import Object
 
 HELM_NAME, HELM_NAMESPACE = "meta.helm.sh/release-name", "meta.helm.sh/release-namespace"
 HELM = "pulumi-resource-kubernetes"

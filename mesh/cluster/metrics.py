@@ -9,8 +9,8 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Protocol
 
-from mesh.envoy import Proxy
-from mesh.live import LiveService
+from mesh.cluster.envoy import Proxy
+from mesh.cluster.service import LiveService
 from mesh.traffic.counts import Snapshot, Traffic
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mesh.kubectl import Kubectl
+from mesh.cluster.kubectl import Kubectl
 
 Object = Mapping[str, Any]
 

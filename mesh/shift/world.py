@@ -19,14 +19,14 @@ from typing import Any, TextIO
 import names
 from config import edit, files
 from config.routing import Gate
-from mesh.kubectl import KubectlError
-from mesh.live import LiveService, NotEnforcedError
-from mesh.metrics import MetricsError, metrics_of
-from mesh.probe import Caller
-from mesh.pulumi import PulumiError, Stack
+from mesh.cluster.kubectl import KubectlError
+from mesh.cluster.metrics import MetricsError, metrics_of
+from mesh.cluster.probe import Caller
+from mesh.cluster.service import LiveService, NotEnforcedError
+from mesh.program.stack import PulumiError, Stack
+from mesh.shift.plan import ApplyError, InterruptedShiftError, Weights
 from mesh.traffic.counts import Meter, Traffic
 from mesh.traffic.gate import Finding, Verdict, decide, verdict
-from mesh.traffic.shift import ApplyError, InterruptedShiftError, Weights
 from mesh.traffic.weights import described, rising
 
 LOCKED = "the stack is currently locked"
@@ -212,7 +212,7 @@ class LiveWorld:
         # Nothing else that the file may ask for goes along with a shift.
         rule = f"--target=**::{names.virtual_service(self.live.name)}"
         with _timed(seconds, "pulumi"):
-            from mesh import inline  # Pulumi's SDK takes longer to import than most commands take in all
+            from mesh.program import inline  # Pulumi's SDK takes longer to import than most commands take in all
 
             up = ("up", "--yes", "--skip-preview", rule, f"--message={message}")
             self._guarded(lambda: inline.pulumi(self.stack, *up))

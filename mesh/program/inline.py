@@ -19,7 +19,7 @@ from pulumi.automation._server import LanguageServer
 from pulumi.runtime.proto import language_pb2_grpc
 
 from mesh import preflight
-from mesh.pulumi import Stack
+from mesh.program.stack import Stack
 
 
 def pulumi(stack: Stack, *args: str) -> str:

@@ -11,9 +11,9 @@ import yaml
 from pulumi.runtime import rpc
 
 from config.files import PROJECT, SECRET
-from mesh import helm
-from mesh.objects import CLUSTER_SCOPED, Loader
-from mesh.recorder import Recording, Resource
+from mesh.cluster.objects import CLUSTER_SCOPED, Loader
+from mesh.program import helm
+from mesh.program.recorder import Recording, Resource
 
 Object = dict[str, Any]
 """A Kubernetes object: apiVersion, kind, metadata, …"""

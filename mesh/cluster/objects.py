@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 
 import yaml
 
-from mesh.kubectl import Kubectl, KubectlError
+from mesh.cluster.kubectl import Kubectl, KubectlError
 
 Object = Mapping[str, Any]
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal
 
-from mesh import versions
-from mesh.kubectl import Kubectl, KubectlError
-from mesh.objects import Identity, Object, identity
+from mesh.cluster import versions
+from mesh.cluster.kubectl import Kubectl, KubectlError
+from mesh.cluster.objects import Identity, Object, identity
 
 INSTANCES_EACH: Final = 3
 """inotify instances of one proxy: two of pilot-agent's, one of Envoy's; all proxies of a node are of one user."""

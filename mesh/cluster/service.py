@@ -10,10 +10,10 @@ from typing import Any
 
 import names
 from config import StackConfig
-from mesh import envoy
-from mesh.envoy import Proxy
-from mesh.kubectl import Kubectl, KubectlError
-from mesh.objects import Object, conditions, is_ready
+from mesh.cluster import envoy
+from mesh.cluster.envoy import Proxy
+from mesh.cluster.kubectl import Kubectl, KubectlError
+from mesh.cluster.objects import Object, conditions, is_ready
 from mesh.traffic.counts import Traffic
 from mesh.traffic.weights import without_zeros
 

@@ -12,8 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from mesh import versions
-from mesh.kubectl import Kubectl
+from mesh.cluster import versions
+from mesh.cluster.kubectl import Kubectl
 
 _ASK = ("--container=discovery", "--", "pilot-discovery", "request", "GET", "/debug/syncz")
 _KINDS = ("listener", "route", "cluster", "endpoint")

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from urllib.parse import urlencode
 
-from mesh.kubectl import Kubectl
+from mesh.cluster.kubectl import Kubectl
 from mesh.traffic.counts import Traffic
 
 CONTAINER = "istio-proxy"

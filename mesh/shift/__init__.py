@@ -1,0 +1,1 @@
+"""`mesh shift`: new weights by steps, in the file and at every proxy."""

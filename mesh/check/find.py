@@ -18,8 +18,8 @@ from istio import kernel
 from istio.charts import Chart, charts
 from mesh import nodes, recover
 from mesh.check import sidecars
-from mesh.cluster import istiod
 from mesh.cluster import owners, versions
+from mesh.cluster.istiod import Proxy, settled
 from mesh.cluster.kubectl import Kubectl, KubectlError
 from mesh.cluster.objects import is_ready
 from mesh.cluster.releases import Release, releases
@@ -347,7 +347,7 @@ def proxies(situation: Situation) -> Iterator[Finding]:
     if not situation.config.mesh.on:
         return
     try:
-        found = istiod.settled(situation.kubectl)
+        found = settled(situation.kubectl)
     except (KubectlError, ValueError) as error:
         what = f"istiod cannot be asked which proxies are in sync: {str(error).splitlines()[-1]}"
         yield Finding("warning", what, "it takes the right to create pods/exec in istiod's namespace")
@@ -376,11 +376,11 @@ def proxies(situation: Situation) -> Iterator[Finding]:
         yield Finding("good", f"{_counted(found)} in sync with istiod")
 
 
-def _counted(found: Sequence[istiod.Proxy]) -> str:
+def _counted(found: Sequence[Proxy]) -> str:
     return "1 proxy is" if len(found) == 1 else f"{len(found)} proxies are"
 
 
-def _listed(found: Sequence[istiod.Proxy]) -> str:
+def _listed(found: Sequence[Proxy]) -> str:
     shown = ", ".join(f"{proxy.namespace}/{proxy.pod}" for proxy in found[:_SHOWN])
     return shown + (f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else "")
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
-from importlib import import_module
 
 import click
 
@@ -17,25 +15,17 @@ from config.routing import Shift
 from config.types import seconds
 from mesh import cli
 from mesh.calls import caller_of, live_service, url_of
-from mesh.cluster.envoy import each
-from mesh.cluster.objects import Object
 from mesh.cluster.service import LiveService
-from mesh.program import checkout
-from mesh.program.stack import PulumiError, Stack
+from mesh.program.stack import Stack
+from mesh.shift import fit
+from mesh.shift.file import declared_weights, set_weights, take_back
+from mesh.shift.interrupts import Interrupts
+from mesh.shift.journal import BusyError, Journal
 from mesh.shift.plan import Outcome, Plan, Weights, run
-from mesh.shift.world import (
-    BusyError,
-    Interrupts,
-    Journal,
-    LiveWorld,
-    Watch,
-    declared_weights,
-    edited_leaves,
-    set_weights,
-    take_back,
-)
+from mesh.shift.watch import Watch
+from mesh.shift.world import LiveWorld
 from mesh.traffic.gate import requests_needed
-from mesh.traffic.weights import aimed, described, rising, without_zeros
+from mesh.traffic.weights import aimed, described, rising
 
 EXIT = {
     Outcome.DONE: cli.Exit.GOOD,
@@ -44,9 +34,6 @@ EXIT = {
     Outcome.LOST: cli.Exit.FAILED,
     Outcome.INTERRUPTED: cli.Exit.INTERRUPTED,
 }
-
-_CHANGES = "no changes were expected"
-"""What Pulumi says of a preview with changes."""
 
 
 @click.command(epilog="Example: mesh shift bill-service v2=50 --steps 10,25,50,100 --interval 1m")
@@ -102,15 +89,18 @@ def command(
     if pr:
         _print_pull_request(driver, service, start, aim, message)
         return cli.Exit.GOOD
-    _require_editable(driver, service, start, aim)
-    if file_only:
-        set_weights(driver.file, service, aim, start)
-        say(f"{driver.file.name}: {service} {described(aim)}; nothing is applied yet")
-        return cli.Exit.GOOD
-    if names.is_production(stack) or live.config.protect:
-        _require_current(driver, yes)
-    shift = _how(live, steps, interval, probes, now)
     try:
+        fit.require_editable(driver, service, start, aim)
+        if file_only:
+            set_weights(driver.file, service, aim, start)
+            say(f"{driver.file.name}: {service} {described(aim)}; nothing is applied yet")
+            return cli.Exit.GOOD
+        if names.is_production(stack) or live.config.protect:
+            if not yes:
+                asked = f"the stack {stack} is protected: add --yes, or --pr for a pull request"
+                raise cli.Failure(asked, cli.Exit.USAGE)
+            fit.require_current(driver)
+        shift = _how(live, steps, interval, probes, now)
         with Journal(driver) as journal:
             if back:
                 return _take_back(driver, journal, say)
@@ -121,6 +111,8 @@ def command(
                 )
             return _shift(driver, live, journal, Plan.of(start, aim, shift.steps if shift else ()), shift, say,
                           probes=probes, workload=workload, path=path, message=message, as_json=as_json)  # fmt: skip
+    except fit.NotFitError as error:
+        raise cli.Failure(str(error), cli.Exit.USAGE if error.usage else cli.Exit.FAILED) from None
     except BusyError as error:
         raise cli.Failure(str(error), cli.Exit.BUSY) from None
 
@@ -157,25 +149,6 @@ def _how(live: LiveService, steps: str, interval: str, probes: int, now: bool) -
     return shift
 
 
-def _require_editable(stack: Stack, service: str, start: Weights, aim: Weights) -> None:
-    """The weights can be set in the stack's file, and nothing else changes there."""
-    try:
-        text = edit.read(stack.file)
-        edit.edited(text, edited_leaves(text, service, aim, start))
-    except edit.EditError as error:
-        raise cli.Failure(f"nothing was changed. {stack.file.name}: {error}", cli.Exit.USAGE) from None
-
-
-def _require_current(stack: Stack, yes: bool) -> None:
-    if not yes:
-        raise cli.Failure(f"the stack {stack.name} is protected: add --yes, or --pr for a pull request", cli.Exit.USAGE)
-    if found := list(checkout.problems(stack.folder)):
-        listed = "; ".join(found)
-        raise cli.Failure(
-            f"the stack {stack.name} is protected, and this checkout will not do: {listed}", cli.Exit.USAGE
-        )
-
-
 def _shift(
     driver: Stack,
     live: LiveService,
@@ -191,13 +164,13 @@ def _shift(
     as_json: bool,
 ) -> int:
     say(f"{live.name}: {described(plan.start)} → {described(plan.aim)}")
-    _require_fit(driver, live, plan)
+    fit.require_fit(driver, live, plan)
     if not plan.steps:
         say("that is what it has")
         return cli.Exit.GOOD
     watch = None
     if shift:
-        _require_applied(driver, live, rising(plan.start, plan.aim))
+        fit.require_applied(driver, live, rising(plan.start, plan.aim))
         caller = caller_of(live, workload, "") if probes else None
         restarts = {version: pods.restarts for version, pods in live.pods(live.look()).items()}
         watch = Watch(shift.gate, seconds(shift.interval), probes, url_of(live, path), caller, restarts)
@@ -234,85 +207,6 @@ def _shift(
             }
         )
     return cli.Exit.BUSY if world.busy else EXIT[outcome]
-
-
-def _require_fit(driver: Stack, live: LiveService, plan: Plan) -> None:
-    """The cluster is the stack's and has the declared weights, and the versions that are to get more can take it: each
-    is rolled out, has a ready pod, and every caller knows one."""
-    with ThreadPoolExecutor() as pool:
-        pool.submit(import_module, "mesh.program.inline")  # with Pulumi's SDK it takes as long as kubectl
-        seen = live.look()
-        endpoints = pool.submit(each, live.clients(seen), lambda proxy: proxy.endpoints(live.name, live.namespace))
-        require_ours(driver, live, seen)
-        _require_as_declared(live.weights(seen), plan.start)
-        require_same_rule(live, seen)
-    pods, rollouts = live.pods(seen), live.rollouts(seen)
-    for version in rising(plan.start, plan.aim):
-        if not pods[version].ready:
-            raise cli.Failure(f"{live.name} {version} has no ready pod: every request to it would fail")
-        if rollout := rollouts.get(version):
-            raise cli.Failure(
-                f"the roll-out of {live.name} {version} is not over: {rollout}, and older ones may still answer. Wait, "
-                "or mend what holds it up and `pulumi up`"
-            )
-        for proxy, known in endpoints.result().items():
-            if known and not any(one.healthy and one.cluster.subset == version for one in known):
-                raise cli.Failure(f"the proxy of {proxy.pod} knows no healthy pod of {live.name} {version}")
-
-
-def require_ours(driver: Stack, live: LiveService, seen: Sequence[Object]) -> None:
-    """What the program would look at first for itself, as far as the one rule goes that a shift touches."""
-    from mesh import preflight  # and with it Pulumi's SDK, which other ways to use this command do without
-    from mesh.program.recorder import PROJECT
-
-    found = {(one["kind"], one["metadata"]["name"]): one for one in seen}
-    rule = {("VirtualService", names.virtual_service(live.name))}
-    if others := preflight.in_the_way(live.config, found, rule, f"{PROJECT}/{driver.name}"):
-        raise cli.Failure(
-            "\n".join(["the cluster has objects in the way that this stack does not own; nothing was changed", *others])
-        )
-
-
-def _require_as_declared(found: Weights, declared: Weights) -> None:
-    if without_zeros(found) != without_zeros(declared):
-        shown = described(found) if found else "no rule"
-        raise cli.Failure(
-            f"declared is {described(declared)}, but the cluster has {shown}: run `pulumi up` to bring them together "
-            "first"
-        )
-
-
-def require_same_rule(live: LiveService, seen: Sequence[Object]) -> None:
-    """A shift applies the whole rule: what the file asks for beside the weights would go along with them, unseen."""
-    from istio.rules import routed
-    from mesh.drift import compare
-
-    [declared] = [one.weights for one in routed(live.config) if one.name == live.name]
-    rules = [one for one in seen if (one["kind"], one["metadata"]["name"]) == (declared.kind, declared.name)]
-    body = {"apiVersion": names.ROUTING_API, "kind": declared.kind, "spec": declared.spec}
-    if fields := [difference.field for rule in rules for difference in compare.differences(body, rule)]:
-        raise cli.Failure(
-            f"{declared.kind} {declared.name} is not as declared in {', '.join(fields)}, which a shift would change "
-            "along with the weights: run `pulumi up` first (mesh diff and mesh drift show what differs)"
-        )
-
-
-def _require_applied(driver: Stack, live: LiveService, new: Sequence[str]) -> None:
-    """What the gate is to judge is what the file asks for, and so what is committed with the weights."""
-    if live.config.services[live.name].workload == "existing":
-        return
-    from mesh.program import inline  # as Pulumi's SDK takes its time to import
-
-    workloads = [f"--target=**::{names.workload(live.name, version)}" for version in new]
-    try:
-        inline.pulumi(driver, "preview", "--expect-no-changes", *workloads)
-    except PulumiError as error:
-        if _CHANGES not in str(error):
-            raise cli.Failure(str(error)) from None
-        raise cli.Failure(
-            f"{driver.file.name} asks for other pods of {live.name} {', '.join(new)} than those that run, and that the "
-            "gate would judge: `pulumi up` first (mesh diff shows what it changes)"
-        ) from None
 
 
 def _take_back(driver: Stack, journal: Journal, say: Callable[[str], None]) -> int:

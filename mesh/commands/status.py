@@ -17,7 +17,7 @@ from mesh.cluster.metrics import MetricsError, metrics_of
 from mesh.cluster.service import LiveService
 from mesh.cluster.service import look as look_at
 from mesh.program.stack import Stack
-from mesh.shift.world import Journal
+from mesh.shift.journal import Journal
 from mesh.traffic.counts import Traffic
 from mesh.traffic.weights import described
 

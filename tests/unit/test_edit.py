@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from config.edit import EditError, edit, edited, value
-from mesh.shift.world import set_weights, take_back
+from mesh.shift.file import set_weights, take_back
 
 ROUTING = ("config", "istio-governance:routing")
 COMMENT = "# it was agreed: 90 % {at most}, 'quoted' &not *one"

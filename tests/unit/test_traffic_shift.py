@@ -16,13 +16,15 @@ from hypothesis import strategies as st
 import names
 from config.routing import Baseline, Gate, Latency
 from istio import rules
-from mesh import cli
 from mesh.cluster.probe import Caller
 from mesh.cluster.service import LiveService
-from mesh.commands.shift import require_ours, require_same_rule
 from mesh.program.stack import Stack
+from mesh.shift.fit import NotFitError, require_ours, require_same_rule
+from mesh.shift.interrupts import Interrupts
+from mesh.shift.journal import BusyError, Journal
 from mesh.shift.plan import ApplyError, InterruptedShiftError, Outcome, Plan, Weights, run
-from mesh.shift.world import BusyError, Interrupts, Journal, LiveWorld, Step, Watch
+from mesh.shift.watch import Step, Watch, Watcher
+from mesh.shift.world import LiveWorld
 from mesh.traffic.counts import Meter, Traffic
 from mesh.traffic.gate import Verdict, decide, requests_needed, verdict
 
@@ -262,7 +264,7 @@ def rule(name: str, owner: str, host: str = "bill-service") -> Object:
 )
 def test_a_shift_touches_no_rule_of_others(found: Object, told: str, tmp_path: Path) -> None:
     service = live(found)
-    with pytest.raises(cli.Failure, match=f"(?s){told}.*fix: ") if told else nullcontext():
+    with pytest.raises(NotFitError, match=f"(?s){told}.*fix: ") if told else nullcontext():
         require_ours(Stack("dev", tmp_path), service, service.look())
 
 
@@ -280,7 +282,7 @@ def test_a_shift_takes_no_other_change_of_its_rule_along(change: Callable[[Any],
     found = made("VirtualService", routed.weights.name, "istio-demo", spec=copy.deepcopy(routed.weights.spec))
     change(found["spec"])
     service = live(found)
-    with pytest.raises(cli.Failure, match=f"not as declared in .*{told}.*`pulumi up` first") if told else nullcontext():
+    with pytest.raises(NotFitError, match=f"not as declared in .*{told}.*`pulumi up` first") if told else nullcontext():
         require_same_rule(service, service.look())
 
 
@@ -296,27 +298,25 @@ def ready_pod(name: str, restarts: int = 0) -> Object:
 
 
 @pytest.mark.parametrize(("progressing", "expected"), [("True", Verdict.UNDECIDED), ("False", Verdict.FAIL)])
-def test_a_gate_does_not_pass_what_is_not_rolled_out(progressing: str, expected: Verdict, tmp_path: Path) -> None:
+def test_a_gate_does_not_pass_what_is_not_rolled_out(progressing: str, expected: Verdict) -> None:
     """However well the old pods answer."""
     conditions = [{"type": "Progressing", "status": progressing}]
     service = live(workload("Deployment", replicas=2, updatedReplicas=1, conditions=conditions), ready_pod("old"))
     gate = Gate(success_rate=99, baseline=Baseline(success_rate=100, p99=0))
-    world = LiveWorld(
-        Stack("dev", tmp_path), service, START, "", "", Watch(gate, 1, 0, "", None, {}), Interrupts(print), print
+    findings = Watcher(service, Watch(gate, 1, 0, "", None, {}), print).findings(
+        ["v2"], {"v2": Traffic(1000)}, 1, final=True
     )
-    findings = world._findings(["v2"], {"v2": Traffic(1000)}, 1, final=True)
     assert verdict(findings) is expected
     assert [finding.criterion for finding in findings if finding.verdict is not Verdict.PASS] == ["roll-out"]
 
 
 @pytest.mark.parametrize(("count", "expected"), [(1, []), (2, ["restarts"])])
-def test_a_gate_fails_a_version_that_went_down_and_is_up_again(count: int, expected: list[str], tmp_path: Path) -> None:
+def test_a_gate_fails_a_version_that_went_down_and_is_up_again(count: int, expected: list[str]) -> None:
     """However well it answers: the requests may all have come before and after."""
     service = live(workload("Deployment", replicas=1, updatedReplicas=1), ready_pod("new", restarts=count))
     gate = Gate(success_rate=99, baseline=Baseline(success_rate=100, p99=0))
     watch = Watch(gate, 1, 0, "", None, {"v2": {"app of new": 1}})
-    world = LiveWorld(Stack("dev", tmp_path), service, START, "", "", watch, Interrupts(print), print)
-    findings = world._findings(["v2"], {"v2": Traffic(1000)}, 1, final=True)
+    findings = Watcher(service, watch, print).findings(["v2"], {"v2": Traffic(1000)}, 1, final=True)
     assert [finding.criterion for finding in findings if finding.verdict is Verdict.FAIL] == expected
 
 
@@ -329,8 +329,8 @@ def test_a_gate_waits_until_a_pod_can_tell_that_it_went_down(tmp_path: Path, mon
         def send(self, _url: str, _requests: int) -> None:
             clock.at(3, lambda: pod["status"].update(ready_pod("new", restarts=1)["status"]))
 
-    monkeypatch.setattr("mesh.shift.world.time", clock)
-    monkeypatch.setattr("mesh.shift.world.metrics_of", lambda _: Nothing())
+    monkeypatch.setattr("mesh.shift.watch.time", clock)
+    monkeypatch.setattr("mesh.shift.watch.metrics_of", lambda _: Nothing())
     watch = Watch(Gate(), 1, 500, "", cast(Caller, Kills()), {"v2": {"app of new": 0}})
     world = LiveWorld(Stack("dev", tmp_path), service, START, "", "", watch, Interrupts(print), print)
     world.steps.append(Step(AIM))

@@ -1,0 +1,117 @@
+"""What the gate looks at while a step has its time: what the callers count, and how the pods of the versions fare."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from config.routing import Gate
+from mesh.cluster.metrics import metrics_of
+from mesh.cluster.probe import Caller
+from mesh.cluster.service import LiveService
+from mesh.shift.plan import Weights
+from mesh.traffic.counts import Meter, Traffic
+from mesh.traffic.gate import Finding, Verdict, decide, verdict
+
+_LOOK_SECONDS = 2.0
+_PROBES_AT_ONCE = 500
+# Envoy adds up its times every five seconds.
+_LAG_SECONDS = 8.0
+# The kubelet looks every second, and the pod's status tells of a container that went down once it is started again.
+_STATUS_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Watch:
+    """How a step is judged: by the gate, for so long, with so many requests of our own.
+
+    `restarts` are those of each version's containers before the shift.
+    """
+
+    gate: Gate
+    seconds: float
+    probes: int
+    url: str
+    caller: Caller | None
+    restarts: Mapping[str, Mapping[str, int]]
+
+
+@dataclass
+class Step:
+    """What became of one step; `seconds` are those of each part of its way to the proxies."""
+
+    weights: Weights
+    seconds: dict[str, float] = field(default_factory=dict)
+    requests: dict[str, int] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
+
+
+class Watcher:
+    """Judges step after step. The old version's requests of all of them count."""
+
+    def __init__(self, live: LiveService, watch: Watch, say: Callable[[str], None]) -> None:
+        self._live, self._watch, self._say = live, watch, say
+        self._old: dict[str, Traffic] = {}
+
+    def judge(self, step: Step, new: Sequence[str]) -> Verdict:
+        """The verdict on the versions `new`, which have more requests at this step than before. Raises `KubectlError`
+        and `MetricsError`."""
+        watching = self._watch
+        source = metrics_of(self._live)
+        meter = Meter(source.snapshot())
+        sent, end, last = 0, time.monotonic() + watching.seconds, math.inf
+        longest = watching.seconds + (_STATUS_SECONDS if watching.probes else 0)
+        looks = max(1, math.ceil(longest / _LOOK_SECONDS) + watching.probes // _PROBES_AT_ONCE)
+        while True:
+            if asked := self._ask(min(watching.probes - sent, _PROBES_AT_ONCE), end):
+                sent += asked
+                end = max(end, time.monotonic() + _STATUS_SECONDS)
+            counted = meter.update(source.snapshot())
+            over = time.monotonic() >= end and sent >= watching.probes
+            step.requests = {version: traffic.requests for version, traffic in counted.items()}
+            step.findings = self.findings(new, counted, looks, over)
+            late = any(traffic.timed < traffic.requests for traffic in counted.values())
+            last = min(last, time.monotonic() + _LAG_SECONDS) if over else last
+            waits = over and late and time.monotonic() < last
+            result = verdict(step.findings)
+            if result is Verdict.FAIL or (over and not (waits and result is Verdict.UNDECIDED)):
+                break
+        for version, traffic in counted.items():
+            self._old[version] = self._old.get(version, Traffic()) + traffic
+        for finding in step.findings:
+            self._say(f"  {finding.version} {finding.criterion}: {finding.verdict.value}, {finding.text}")
+        return result
+
+    def _ask(self, requests: int, end: float) -> int:
+        """Sends a part of the requests, or lets some time pass."""
+        if self._watch.caller and requests > 0:
+            self._watch.caller.send(self._watch.url, requests)
+            return requests
+        time.sleep(max(0.1, min(_LOOK_SECONDS, end - time.monotonic())))
+        return 0
+
+    def findings(self, new: Sequence[str], counted: Mapping[str, Traffic], looks: int, final: bool) -> list[Finding]:
+        # The old version's requests of all steps count: at the last one it may get none.
+        old = sum(
+            (traffic for seen in (self._old, counted) for version, traffic in seen.items() if version not in new),
+            Traffic(),
+        )
+        seen = self._live.look()
+        pods, rollouts = self._live.pods(seen), self._live.rollouts(seen)
+        found: list[Finding] = []
+        for version in new:
+            if not pods[version].ready:
+                found.append(Finding(version, "ready pods", Verdict.FAIL, "none is left"))
+            before = self._watch.restarts.get(version, {})
+            # One that goes down between two requests is up again before anybody notices.
+            if down := [name for name, count in pods[version].restarts.items() if count > before.get(name, 0)]:
+                text = f"went down and was started again: {', '.join(down)}"
+                found.append(Finding(version, "restarts", Verdict.FAIL, text))
+            if rollout := rollouts.get(version):
+                # What was counted may be of the old pods alone.
+                result = Verdict.FAIL if rollout.failed else Verdict.UNDECIDED
+                found.append(Finding(version, "roll-out", result, f"not over: {rollout}"))
+            found += decide(version, counted.get(version, Traffic()), old, self._watch.gate, looks, final)
+        return found

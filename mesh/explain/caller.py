@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from mesh.explain import dump, problems, redirect, sources, way
+from mesh.cluster import dump
+from mesh.cluster.dump import Delivery
+from mesh.explain import problems, redirect, sources, way
 from mesh.explain.live import Snapshot
-from mesh.explain.model import Delivery, Hop, Kind, Source
+from mesh.explain.model import Hop, Kind, Source
 from mesh.explain.way import Way
 
 _ENVOY = "Envoy of the caller"

@@ -13,13 +13,13 @@ import names
 from config import Egress, StackConfig
 from config.problems import nearest
 from istio.rules import EGRESS_SELECTOR
-from mesh.cluster import envoy
+from mesh.cluster import dump, envoy
+from mesh.cluster.dump import Delivery, Destination, Dump, Host, Resource
 from mesh.cluster.kubectl import Kubectl
-from mesh.explain import caller, dump, live, outside
-from mesh.explain.dump import Destination, Dump, Host, Resource
+from mesh.explain import caller, live, outside
 from mesh.explain.hops import control
 from mesh.explain.live import Declared, Pod, ServicePort, Snapshot, UnknownNameError
-from mesh.explain.model import Branch, Delivery, Hop, Kind, Path, Problem, Server, Source
+from mesh.explain.model import Branch, Hop, Kind, Path, Problem, Server, Source
 from mesh.explain.way import Way
 
 _APPLY = "`pulumi up`, if egress.{host} is new; else mesh check says which proxy is not in sync"

@@ -11,11 +11,10 @@ from typing import Any
 
 from config import StackConfig
 from config.files import Origin
-from mesh.cluster import envoy
+from mesh.cluster import dump, envoy
+from mesh.cluster.dump import Dump
 from mesh.cluster.kubectl import Kubectl, KubectlError
 from mesh.cluster.objects import is_ready
-from mesh.explain import dump
-from mesh.explain.dump import Dump
 from mesh.explain.model import Source
 
 _RULES = ("virtualservices.networking.istio.io", "destinationrules.networking.istio.io")

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from mesh.cluster.dump import Delivery
+
 
 class Kind(StrEnum):
     """The kinds of hops, in the order in which a request passes them."""
@@ -42,19 +44,6 @@ class Source:
     object: str
     key: str = ""
     origin: str = ""
-
-
-@dataclass(frozen=True)
-class Delivery:
-    """The xDS type that carried a piece of configuration to a proxy.
-
-    `updated` is an RFC 3339 time in UTC. Envoy keeps no time for endpoints, and no version for what came as a delta:
-    both may be ''. https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol
-    """
-
-    type: str
-    updated: str = ""
-    version: str = ""
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mesh.explain import dump, way
-from mesh.explain.dump import Dump, Host, Json
+from mesh.cluster import dump
+from mesh.cluster.dump import Dump, Host, Json
+from mesh.explain import way
 from mesh.explain.live import Pod, Snapshot
 from mesh.explain.model import Problem
 from mesh.explain.way import Way

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from mesh.cluster.dump import Delivery, Dump
 from mesh.explain import problems, redirect, sources
-from mesh.explain.dump import Dump
 from mesh.explain.live import Pod, Snapshot
-from mesh.explain.model import Delivery, Hop, Kind
+from mesh.explain.model import Hop, Kind
 
 
 def no_inbound(snapshot: Snapshot) -> Hop:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mesh.explain import dump
-from mesh.explain.dump import Dump, Host, Resource, Route
+from mesh.cluster import dump
+from mesh.cluster.dump import Dump, Host, Resource, Route
 from mesh.explain.live import Object, Snapshot
 
 

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from config.files import Origin
-from mesh.explain import dump, hops, html, kubeproxy, mermaid, text
+from mesh.cluster import dump
+from mesh.cluster.dump import Dump
+from mesh.explain import hops, html, kubeproxy, mermaid, text
 from mesh.explain.drawing import draw
-from mesh.explain.dump import Dump
 from mesh.explain.live import Declared, Endpoint, Pod, ServicePort, Snapshot
 from mesh.explain.model import Kind, Path
 

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from mesh.explain import dump, egress, html, mermaid, text
-from mesh.explain.dump import Dump
+from mesh.cluster import dump
+from mesh.cluster.dump import Dump
+from mesh.explain import egress, html, mermaid, text
 from mesh.explain.egress import Exit
 from mesh.explain.live import Pod, ServicePort, Snapshot
 from mesh.explain.model import Kind, Path

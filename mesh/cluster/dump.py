@@ -11,12 +11,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mesh.explain.model import Delivery
-
 Json = Mapping[str, Any]
 
 HTTP = "envoy.filters.network.http_connection_manager"
 TCP = "envoy.filters.network.tcp_proxy"
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """The xDS type that carried a piece of configuration to a proxy.
+
+    `updated` is an RFC 3339 time in UTC. Envoy keeps no time for endpoints, and no version for what came as a delta:
+    both may be ''. https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol
+    """
+
+    type: str
+    updated: str = ""
+    version: str = ""
 
 
 @dataclass(frozen=True)

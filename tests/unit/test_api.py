@@ -1,0 +1,287 @@
+"""Questions to pods, through the real `kubectl proxy`, to a stand-in of the API server on this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+
+import h11
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request, Response
+from websockets.typing import Subprotocol
+
+from config.files import PROJECT
+from mesh.cluster import api
+from mesh.cluster.api import Pods, Question
+from mesh.cluster.kubectl import Kubectl, KubectlError
+
+_WHERE = re.compile(r"/api/v1/namespaces/(?P<namespace>[^/]+)/pods/(?P<pod>[^/]+)/portforward\?ports=(?P<port>\d+)")
+
+
+@dataclass
+class StandIn:
+    """An API server that knows nothing but port-forwards, to pods that tell what they were asked, or by name do worse.
+
+    `piece` is how many bytes one message has at most.
+    """
+
+    piece: int = 4096
+    forwards: int = 0
+    together: int = 0
+    most: int = 0
+    body: bytes = b""
+
+    def refuse(self, socket: ServerConnection, request: Request) -> Response | None:
+        pod = self._where(request)["pod"]
+        if pod == "gone":
+            return socket.respond(HTTPStatus.NOT_FOUND, json.dumps({"message": 'pods "gone" not found'}))
+        if pod == "forbidden":
+            return socket.respond(HTTPStatus.FORBIDDEN, json.dumps({"message": 'pods "forbidden" is forbidden: '}))
+        return None
+
+    async def forward(self, socket: ServerConnection) -> None:
+        assert socket.request
+        where, http = self._where(socket.request), h11.Connection(h11.SERVER)
+        self.forwards += 1
+        header = int(where["port"]).to_bytes(2, "little")
+        await socket.send(b"\0" + header)
+        await socket.send(b"\1" + header)
+        if where["pod"] == "deaf":
+            await socket.send(b"\1connection refused")
+            return
+        with suppress(ConnectionClosed):
+            while True:
+                message = await socket.recv(decode=False)
+                assert message[0] == 0
+                http.receive_data(message[1:])
+                asked = http.next_event()
+                assert isinstance(asked, h11.Request)
+                assert isinstance(http.next_event(), h11.EndOfMessage)
+                await self._answer(socket, http, where, asked.target.decode())
+                if where["pod"] == "brief":
+                    return
+                http.start_next_cycle()
+
+    async def _answer(self, socket: ServerConnection, http: h11.Connection, where: dict[str, str], path: str) -> None:
+        self.together += 1
+        self.most = max(self.most, self.together)
+        if where["pod"] == "silent":
+            await socket.wait_closed()
+        await asyncio.sleep(0.01 if where["pod"] == "slow" else 0)
+        self.together -= 1
+        body = self.body or f"{where['namespace']} {where['pod']} {where['port']} {path}".encode()
+        status = 404 if path == "/unknown" else 200
+        counted = [("Content-Length", str(len(body)))] if where["pod"] == "counting" else []
+        answer = b"".join(
+            http.send(event) or b""
+            for event in (
+                h11.Response(status_code=status, headers=counted),
+                h11.Data(data=body),
+                h11.EndOfMessage(),
+            )
+        )
+        end = len(answer) // 2 if where["pod"] == "torn" else len(answer)
+        for start in range(0, end, self.piece):
+            await socket.send(b"\0" + answer[start : min(start + self.piece, end)])
+        if where["pod"] == "torn":
+            await socket.close()
+
+    @staticmethod
+    def _where(request: Request) -> dict[str, str]:
+        found = _WHERE.fullmatch(request.path)
+        assert found
+        return found.groupdict()
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[StandIn]:
+    standin, loop, started = StandIn(), asyncio.new_event_loop(), threading.Event()
+    stop = asyncio.Event()
+
+    async def run() -> None:
+        protocol = Subprotocol("v4.channel.k8s.io")
+        async with serve(
+            standin.forward, "127.0.0.1", 0, subprotocols=[protocol], process_request=standin.refuse, close_timeout=0.1
+        ) as listening:
+            write(tmp_path, listening)
+            started.set()
+            await stop.wait()
+
+    def write(folder: Path, listening: Server) -> None:
+        [listener] = listening.sockets
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        named = {"clusters": [{"name": "c", "cluster": {"server": url}}], "users": [{"name": "u", "user": {}}]}
+        context = {"contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}], "current-context": "c"}
+        (folder / "kubeconfig").write_text(json.dumps({"apiVersion": "v1", "kind": "Config", **named, **context}))
+
+    thread = threading.Thread(target=lambda: loop.run_until_complete(run()))
+    thread.start()
+    assert started.wait(10)
+    yield standin
+    loop.call_soon_threadsafe(stop.set)
+    thread.join()
+
+
+@pytest.fixture
+def kubectl(server: StandIn, tmp_path: Path) -> Kubectl:
+    assert server
+    return Kubectl("c", str(tmp_path / "kubeconfig"))
+
+
+@pytest.fixture
+def pods(kubectl: Kubectl) -> Iterator[Pods]:
+    with Pods(kubectl) as found:
+        yield found
+
+
+def asked(pod: str, path: str = "/stats") -> Question:
+    return Question("shop", pod, 15000, path)
+
+
+def test_the_answers_have_the_order_of_the_questions(pods: Pods) -> None:
+    questions = [Question(f"n{n % 3}", f"pod-{n}", 15000 + n % 2, f"/stats?n={n}") for n in range(200)]
+    questions += [asked("counting"), asked("counting", "/other")]
+    assert pods.get(questions) == [" ".join(map(str, question)).encode() for question in questions]
+    assert pods.get([]) == []
+
+
+def test_what_fails_for_one_pod_is_its_error_alone(pods: Pods, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api, "SECONDS", 1.0)
+    names = ["good", "gone", "forbidden", "deaf", "silent", "torn"]
+    good, *failed = pods.get([*map(asked, names), asked("good", "/unknown")])
+    assert good == b"shop good 15000 /stats"
+    assert all(isinstance(error, KubectlError) for error in failed)
+    gone, forbidden, deaf, silent, torn, unknown = map(str, failed)
+    assert gone == 'pods "gone" not found'
+    assert (
+        forbidden == 'pods "forbidden" is forbidden; asking a pod takes the rights get and create on pods/portforward'
+    )
+    assert deaf == "the port-forward broke off: connection refused"
+    assert silent == "no answer within 1 seconds"
+    assert torn.startswith("the port-forward broke off: ")
+    assert unknown == "/unknown was answered with 404: shop good 15000 /unknown"
+
+
+def test_a_port_forward_serves_the_next_question_too(pods: Pods, server: StandIn) -> None:
+    for path in ("/stats", "/unknown", "/stats"):
+        answers = pods.get([asked(f"pod-{n}", path) for n in range(5)])
+    assert answers == [f"shop pod-{n} 15000 /stats".encode() for n in range(5)]
+    assert server.forwards == 5
+
+
+def test_one_that_ended_meanwhile_is_opened_again(pods: Pods, server: StandIn) -> None:
+    for turn in range(1, 4):
+        assert pods.get([asked("brief")]) == [b"shop brief 15000 /stats"]
+        assert server.forwards == turn
+
+
+def test_so_many_pods_are_asked_at_once(pods: Pods, server: StandIn) -> None:
+    pods.get([Question("shop", "slow", port, "/") for port in range(1, 3 * api.AT_ONCE)])
+    assert 1 < server.most <= api.AT_ONCE
+
+
+def test_threads_ask_side_by_side(pods: Pods) -> None:
+    found: list[list[bytes | KubectlError]] = []
+    threads = [threading.Thread(target=lambda: found.append(pods.get([asked("slow")] * 20))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [[b"shop slow 15000 /stats"] * 20] * 8
+
+
+@given(st.binary(min_size=1, max_size=5000), st.integers(1, 700), st.sampled_from(["chunked", "counting"]))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+def test_an_answer_may_come_in_any_pieces(server: StandIn, pods: Pods, body: bytes, piece: int, pod: str) -> None:
+    server.body, server.piece = body, piece
+    assert pods.get([asked(pod)]) == [body]
+
+
+def test_no_cluster_is_an_error_before_any_question(tmp_path: Path) -> None:
+    with pytest.raises(KubectlError, match="no such file"):
+        Pods(Kubectl("other", str(tmp_path / "none")))
+
+
+def test_a_cluster_that_is_away_is_each_ones_error(server: StandIn, kubectl: Kubectl, tmp_path: Path) -> None:
+    del server
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    config = json.loads((tmp_path / "kubeconfig").read_text())
+    config["clusters"][0]["cluster"]["server"] = f"http://127.0.0.1:{port}"
+    (tmp_path / "kubeconfig").write_text(json.dumps(config))
+    with Pods(kubectl) as pods:
+        [error] = pods.get([asked("good")])
+    assert isinstance(error, KubectlError)
+    assert "connection refused" in str(error)
+
+
+_ASKS = """
+import sys
+from mesh.cluster.api import Pods, Question
+from mesh.cluster.kubectl import Kubectl
+pods = Pods(Kubectl("c", sys.argv[1]))
+print(pods._socket.parent, flush=True)
+pods.get([Question("shop", "silent", 15000, "/")])
+"""
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_the_proxy_ends_with_the_command(kubectl: Kubectl, end: signal.Signals) -> None:
+    command = [sys.executable, "-c", _ASKS, kubectl.kubeconfig]
+    with subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as asking:
+        assert asking.stdout and asking.stderr
+        folder = Path(asking.stdout.readline().strip())
+        assert folder.stat().st_mode & 0o777 == 0o700
+        assert processes(folder)
+        asking.send_signal(end)
+        said = asking.stderr.read()
+    assert "Exception ignored" not in said and "Task was destroyed" not in said
+    until(lambda: not folder.exists() and not processes(folder))
+
+
+def test_nothing_but_port_forwards_passes_through_the_socket(pods: Pods) -> None:
+    connection = http.client.HTTPConnection("localhost")
+    connection.sock = socket.socket(socket.AF_UNIX)
+    connection.sock.connect(str(pods._socket))
+    connection.request("GET", "/api/v1/namespaces/shop/secrets")
+    assert connection.getresponse().status == HTTPStatus.FORBIDDEN
+    connection.close()
+
+
+def test_everything_in_one_process_shares_them(kubectl: Kubectl) -> None:
+    assert api.pods(kubectl) is api.pods(Kubectl(kubectl.context, kubectl.kubeconfig))
+    assert api.pods(kubectl).get([asked("good")]) == [b"shop good 15000 /stats"]
+
+
+def processes(folder: Path) -> list[int]:
+    """Those that have the folder in their command."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if str(folder).encode() in (process / "cmdline").read_bytes():
+                found.append(int(process.name))
+    return found
+
+
+def until(done: Callable[[], bool]) -> None:
+    end = time.monotonic() + 10
+    while not done():
+        assert time.monotonic() < end
+        time.sleep(0.02)

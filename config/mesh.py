@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from config.types import DnsLabel, Model, RevisionName, Strings
+from config.types import DnsLabel, Model, ObjectName, RevisionName, Strings
 from config.versions import NEWEST_MINOR, OLDEST_MINOR, order
 
 DEFAULT_REVISION = "default"
@@ -91,6 +91,12 @@ class Mesh(Model):
         pattern=r"^(https?://[^\s]+)?$",
         description="the URL of a Prometheus with Istio's standard metrics, for the gates of mesh shift; '' is the "
         "callers' sidecars themselves",
+    )
+    accept: tuple[ObjectName, ...] = Field(
+        (),
+        strict=False,
+        description="a list of objects of others that decide over requests to this stack's services and are meant to, "
+        "such as Sidecar office/default: mesh status shows them, and does not fail for them",
     )
     image_pull_secrets: Strings = Field((), description="a list of names of Secrets")
 

@@ -108,6 +108,13 @@ NamespacedName = Annotated[
         description="<namespace>/<name>",
     ),
 ]
+ObjectName = Annotated[
+    str,
+    Field(
+        pattern=r"^[A-Z][A-Za-z0-9]* [a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?/[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?$",
+        description="<Kind> <namespace>/<name>",
+    ),
+]
 HeaderName = Annotated[
     str,
     Field(

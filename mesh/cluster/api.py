@@ -133,6 +133,13 @@ def pods(kubectl: Kubectl) -> Pods:
         return _shared[kubectl]
 
 
+def said(answer: bytes | KubectlError) -> bytes:
+    """Raises what it is in place of an answer."""
+    if isinstance(answer, KubectlError):
+        raise answer
+    return answer
+
+
 _shared: dict[Kubectl, Pods] = {}
 _sharing = threading.Lock()
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 Json = Mapping[str, Any]
@@ -62,13 +62,14 @@ class Destination:
 
 @dataclass(frozen=True)
 class Route:
-    """Which requests go where. `object` is the Istio object that it comes from, or ''."""
+    """Which requests go where. `object` is the Istio object that it comes from, or ''; `mirrors` get a copy."""
 
     name: str
     match: str
     object: str
     destinations: tuple[Destination, ...]
-    fields: Mapping[str, str]
+    fields: Mapping[str, str] = field(default_factory=dict, hash=False)
+    mirrors: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -187,6 +188,7 @@ def routed(virtual_host: Json) -> list[Route]:
             istio_object(route),
             destinations(route.get("route", {})),
             _route_fields(route),
+            tuple(policy["cluster"] for policy in route.get("route", {}).get("request_mirror_policies", [])),
         )
         for route in virtual_host.get("routes", [])
     ]

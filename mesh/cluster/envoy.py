@@ -19,6 +19,8 @@ from mesh.cluster.kubectl import Kubectl
 from mesh.traffic.counts import Traffic
 
 CONTAINER = "istio-proxy"
+ADMIN = 15000
+"""The port of its admin interface."""
 _INJECTED = "service.istio.io/canonical-name"
 
 Answer = TypeVar("Answer")

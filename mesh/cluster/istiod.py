@@ -1,4 +1,4 @@
-"""Whether the proxies have the configuration that istiod has for them, by what istiod itself keeps of each of them.
+"""What the control plane keeps of each proxy that is connected to it: what it was sent, and what it has acknowledged.
 
 The same as `istioctl proxy-status`: https://istio.io/latest/docs/ops/diagnostic-tools/proxy-cmd/
 """
@@ -6,26 +6,44 @@ The same as `istioctl proxy-status`: https://istio.io/latest/docs/ops/diagnostic
 from __future__ import annotations
 
 import json
+import re
 import time
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from mesh.cluster import versions
+from mesh.cluster import api, versions
+from mesh.cluster.api import Question
 from mesh.cluster.kubectl import Kubectl
 
-_ASK = ("--container=discovery", "--", "pilot-discovery", "request", "GET", "/debug/syncz")
+_PORT = 8080
+"""Where istiod answers whoever asks from its own pod, which is where a port-forward comes from."""
 _KINDS = ("listener", "route", "cluster", "endpoint")
 _LOOKS, _PAUSE = 3, 1.0
+# A nonce is the version of the push, time and number, and a UUID: 2026-11-27T23:59:28Z/31e71eb7e8-7762-…
+_NONCE = re.compile(r"/(\d+)[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$")
+
+
+@dataclass(frozen=True)
+class Connection:
+    """A proxy, as the `istiod` knows it that it is connected to.
+
+    `stale` has what it was sent and has not taken: listener, route, cluster, endpoint; `error` is what Envoy says
+    against it, '' where it says nothing. `pushes`: kind → the number of the push that it has acknowledged last. Each
+    istiod counts its own pushes, and a proxy gets those that concern it.
+    """
+
+    pod: str
+    namespace: str
+    istiod: str
+    stale: tuple[str, ...] = ()
+    error: str = ""
+    pushes: Mapping[str, int] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
 class Proxy:
-    """A running pod with a proxy. `stale` has what it was sent and has not taken: listener, route, cluster, endpoint.
-
-    `error` is what Envoy says against it, '' where it says nothing.
-    """
+    """A running pod with a proxy. `stale` and `error` as those of its connection."""
 
     pod: str
     namespace: str
@@ -36,6 +54,57 @@ class Proxy:
     @property
     def in_sync(self) -> bool:
         return self.connected and not self.stale
+
+
+@dataclass(frozen=True)
+class Istiods:
+    """The running pods of all control planes in the cluster, by name and namespace."""
+
+    kubectl: Kubectl
+    pods: Sequence[tuple[str, str]]
+
+    @classmethod
+    def find(cls, kubectl: Kubectl) -> Istiods:
+        """Raises `KubectlError`."""
+        found = kubectl.items("pods", "--all-namespaces", "--selector=app=istiod")
+        return cls.among(kubectl, found)
+
+    @classmethod
+    def among(cls, kubectl: Kubectl, pods: Sequence[Mapping[str, Any]]) -> Istiods:
+        running = [
+            (pod["metadata"]["name"], pod["metadata"]["namespace"])
+            for pod in pods
+            if pod["metadata"].get("labels", {}).get("app") == "istiod"
+            and "deletionTimestamp" not in pod["metadata"]
+            and pod.get("status", {}).get("phase", "Running") == "Running"
+        ]
+        return cls(kubectl, running)
+
+    def connections(self) -> list[Connection]:
+        """By one question to each istiod. Raises `KubectlError` and `ValueError`."""
+        return [_connection(istiod, entry) for istiod, entries in self._each("/debug/syncz") for entry in entries]
+
+    def clients(self) -> dict[str, Mapping[str, str]]:
+        """`<pod>.<namespace>` → labels, of every proxy, those without a pod as well. Raises as `connections`."""
+        # The connection's number stands behind the proxy's name.
+        return {
+            client["connectionId"].rpartition("-")[0]: client.get("labels") or {}
+            for _, answer in self._each("/debug/adsz")
+            for client in answer.get("clients") or ()
+        }
+
+    def sent(self, connection: Connection) -> Sequence[Mapping[str, Any]]:
+        """The routes, listeners and clusters that a proxy was sent, as Envoy has them. Raises as `connections`."""
+        proxy = f"{connection.pod}.{connection.namespace}"
+        asked = f"/debug/config_dump?types=rds,lds,cds&proxyID={proxy}"
+        answers = self._each(asked, [pod for pod in self.pods if pod[0] == connection.istiod])
+        return [_in_snake_case(entry) for _, answer in answers for entry in answer.get("configs", ())]
+
+    def _each(self, path: str, among: Sequence[tuple[str, str]] | None = None) -> list[tuple[str, Any]]:
+        """Name → answer."""
+        istiods = self.pods if among is None else among
+        answers = api.pods(self.kubectl).get([Question(namespace, name, _PORT, path) for name, namespace in istiods])
+        return [(name, json.loads(api.said(answer))) for (name, _), answer in zip(istiods, answers, strict=True)]
 
 
 def settled(kubectl: Kubectl) -> list[Proxy]:
@@ -54,38 +123,40 @@ def settled(kubectl: Kubectl) -> list[Proxy]:
 def read(kubectl: Kubectl) -> list[Proxy]:
     """One look; each istiod knows the proxies that are connected to it."""
     pods = versions.running_pods(kubectl)
-    istiods = [pod for pod in pods if pod["metadata"].get("labels", {}).get("app") == "istiod"]
-    if not istiods:
+    istiods = Istiods.among(kubectl, pods)
+    if not istiods.pods:
         return []
-    with ThreadPoolExecutor() as pool:
-        answers = [entry for entries in pool.map(lambda pod: _ask(kubectl, pod), istiods) for entry in entries]
-    known: dict[str, list[Mapping[str, Any]]] = {}
-    for entry in answers:
-        known.setdefault(entry["proxy"], []).append(entry)
+    known = latest(istiods.connections())
     return [_proxy(pod, known) for pod in pods if versions.has_proxy(pod)]
 
 
-def _ask(kubectl: Kubectl, istiod: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    name, namespace = istiod["metadata"]["name"], istiod["metadata"]["namespace"]
-    said = kubectl.run("exec", f"--namespace={namespace}", name, *_ASK, timeout=20)
-    # Its own log may stand before the answer, which is one line.
-    entries: list[Mapping[str, Any]] = json.loads(said.splitlines()[-1])
-    return entries
+def latest(connections: Sequence[Connection]) -> dict[tuple[str, str], Connection]:
+    """By pod and namespace. One that has just gone to another istiod may still stand with the first."""
+    found: dict[tuple[str, str], Connection] = {}
+    for one in connections:
+        key = one.pod, one.namespace
+        if key not in found or len(one.stale) < len(found[key].stale):
+            found[key] = one
+    return found
 
 
-def _proxy(pod: Mapping[str, Any], known: Mapping[str, list[Mapping[str, Any]]]) -> Proxy:
+def _proxy(pod: Mapping[str, Any], known: Mapping[tuple[str, str], Connection]) -> Proxy:
     name, namespace = pod["metadata"]["name"], pod["metadata"]["namespace"]
-    found = [
-        Proxy(name, namespace, True, _stale(entry), _error(entry)) for entry in known.get(f"{name}.{namespace}", ())
-    ]
-    # One that has just gone to another istiod may still stand with the first.
-    return min(found, key=lambda proxy: len(proxy.stale), default=Proxy(name, namespace, False))
+    found = known.get((name, namespace))
+    return Proxy(name, namespace, True, found.stale, found.error) if found else Proxy(name, namespace, False)
 
 
-def _stale(entry: Mapping[str, Any]) -> tuple[str, ...]:
-    return tuple(kind for kind in _KINDS if entry.get(f"{kind}_sent", "") != entry.get(f"{kind}_acked", ""))
+def _connection(istiod: str, entry: Mapping[str, Any]) -> Connection:
+    pod, _, namespace = entry["proxy"].rpartition(".")
+    stale = tuple(kind for kind in _KINDS if entry.get(f"{kind}_sent", "") != entry.get(f"{kind}_acked", ""))
+    # Not every version keeps it.
+    error = next((error for kind in (entry.get("resources") or {}).values() if (error := kind.get("lastError"))), "")
+    pushes = {kind: int(found[1]) for kind in _KINDS if (found := _NONCE.search(entry.get(f"{kind}_acked", "")))}
+    return Connection(pod, namespace, istiod, stale, error, pushes)
 
 
-def _error(entry: Mapping[str, Any]) -> str:
-    """Not every version keeps it."""
-    return next((error for kind in entry.get("resources", {}).values() if (error := kind.get("lastError"))), "")
+def _in_snake_case(value: Any) -> Any:
+    """istiod writes the names of fields in camelCase, Envoy as they are in its API."""
+    if isinstance(value, Mapping):
+        return {re.sub(r"(?<=[a-z0-9])([A-Z])", r"_\1", key).lower(): _in_snake_case(one) for key, one in value.items()}
+    return [_in_snake_case(one) for one in value] if isinstance(value, list) else value

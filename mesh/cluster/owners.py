@@ -20,7 +20,7 @@ HELM = "pulumi-resource-kubernetes"
 """The field manager of what lies inside a Helm release: Helm takes the name of the program that it runs in."""
 
 # What writes into every namespace by itself, by its field manager.
-_CONTROLLERS = frozenset(
+CONTROLLERS = frozenset(
     {
         "cloud-controller-manager",
         "cluster-policy-controller",  # OpenShift
@@ -136,7 +136,7 @@ def _is_own(item: Object, owner: str, mesh_namespace: str) -> bool:
 def _is_derived(item: Object) -> bool:
     if (item["kind"], item["metadata"]["name"]) == ("ServiceAccount", "default"):
         return True  # it has no field that anybody could have written
-    return "ownerReferences" in item["metadata"] or (bool(writers(item)) and writers(item) <= _CONTROLLERS)
+    return "ownerReferences" in item["metadata"] or (bool(writers(item)) and writers(item) <= CONTROLLERS)
 
 
 class Manager(NamedTuple):

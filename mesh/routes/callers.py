@@ -1,0 +1,190 @@
+"""Every proxy of the mesh that may call, and what each of them has.
+
+Envoy itself is asked, one proxy for all that are alike: pods of one template that have acknowledged all that istiod has
+sent them. Whoever has not, or is not connected, is asked for itself; so is everybody where istiod cannot be asked. Of
+proxies without a pod in the cluster, such as a VM's, istiod says what it sent them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from mesh.cluster import api, dump, envoy
+from mesh.cluster.api import Question
+from mesh.cluster.envoy import Proxy
+from mesh.cluster.istiod import Connection, Istiods, latest
+from mesh.cluster.kubectl import Kubectl, KubectlError
+from mesh.cluster.owners import annotations_of, labels_of
+from mesh.routes.model import Caller, Config, Connections, VirtualHost
+
+INJECTED = "service.istio.io/canonical-name"
+"""Istio labels what it injects, which spares the cluster a list of all its pods."""
+
+# What differs between pods of one template.
+_OWN_LABELS = frozenset({"statefulset.kubernetes.io/pod-name", "apps.kubernetes.io/pod-index"})
+_PATHS = (
+    "/config_dump?resource=dynamic_route_configs&mask=route_config.name,route_config.virtual_hosts",
+    "/config_dump?resource=dynamic_listeners&mask=active_state.listener",
+    "/config_dump?resource=dynamic_active_clusters&mask=cluster.name,cluster.metadata",
+)
+
+
+@dataclass(frozen=True)
+class Known:
+    """One caller: its Envoy, None without a pod, and its connection to istiod.
+
+    `connection` is None for a proxy that no istiod knows, and where no istiod could be asked.
+    """
+
+    caller: Caller
+    proxy: Proxy | None
+    connection: Connection | None
+    template: tuple[object, ...]
+
+    @property
+    def is_settled(self) -> bool:
+        """It has acknowledged all that it was sent."""
+        return self.connection is not None and not self.connection.stale
+
+
+@dataclass(frozen=True)
+class Callers:
+    """All of them at one moment. `silence` is why istiod could not be asked, '' where it could."""
+
+    kubectl: Kubectl
+    known: Sequence[Known]
+    istiods: Istiods | None
+    silence: str = ""
+
+    def groups(self, among: Iterable[Known] | None = None) -> list[list[Known]]:
+        """Those of which one speaks for all; the first is the one to ask."""
+        found: dict[object, list[Known]] = {}
+        for one in self.known if among is None else among:
+            key = (one.template, one.connection and one.connection.istiod) if one.is_settled else one.caller
+            found.setdefault(key, []).append(one)
+        return list(found.values())
+
+    def configs(self, among: Iterable[Known] | None = None) -> dict[Caller, Config | KubectlError]:
+        """What each of them has; an error where that cannot be known."""
+        groups = self.groups(among)
+        envoys = [group[0].caller for group in groups if group[0].caller.has_pod]
+        found: dict[Caller, Config | KubectlError] = dict(zip(envoys, self._of_envoys(envoys), strict=True))
+        for group in groups:
+            if not group[0].caller.has_pod:
+                found[group[0].caller] = self._of_istiod(group[0])
+        return {one.caller: found[group[0].caller] for group in groups for one in group}
+
+    def _of_envoys(self, callers: Sequence[Caller]) -> list[Config | KubectlError]:
+        questions = [Question(one.namespace, one.name, envoy.ADMIN, path) for one in callers for path in _PATHS]
+        answers = api.pods(self.kubectl).get(questions) if questions else []
+        return [_parsed(answers[at : at + len(_PATHS)]) for at in range(0, len(answers), len(_PATHS))]
+
+    def _of_istiod(self, one: Known) -> Config | KubectlError:
+        assert self.istiods and one.connection  # noqa: S101
+        try:
+            return _config(self.istiods.sent(one.connection))
+        except (KubectlError, ValueError) as error:
+            return KubectlError(str(error))
+
+
+def read(kubectl: Kubectl) -> Callers:
+    """By one question for the pods and one to each istiod. Raises `KubectlError`."""
+    with ThreadPoolExecutor() as pool:
+        asking = pool.submit(_connections, kubectl)
+        pods = kubectl.items("pods", "--all-namespaces", f"--selector={INJECTED}")
+        istiods, connections, silence = asking.result()
+    known = [_known(pod, proxy, connections) for pod in pods for proxy in envoy.running(kubectl, [pod])]
+    there = {(pod["metadata"]["name"], pod["metadata"]["namespace"]) for pod in pods}
+    elsewhere = [one for key, one in connections.items() if key not in there]
+    if elsewhere and istiods:
+        try:
+            labels = istiods.clients()
+        except (KubectlError, ValueError):
+            labels = {}
+        known += [_without_pod(one, labels.get(f"{one.pod}.{one.namespace}", {})) for one in elsewhere]
+    return Callers(kubectl, known, istiods, silence)
+
+
+def _connections(kubectl: Kubectl) -> tuple[Istiods | None, Mapping[tuple[str, str], Connection], str]:
+    try:
+        istiods = Istiods.find(kubectl)
+        if not istiods.pods:
+            return None, {}, "there is no istiod in the cluster to ask"
+        return istiods, latest(istiods.connections()), ""
+    except (KubectlError, ValueError) as error:
+        return None, {}, f"istiod cannot be asked: {str(error).splitlines()[-1] if str(error) else error}"
+
+
+def _known(pod: Mapping[str, Any], proxy: Proxy, connections: Mapping[tuple[str, str], Connection]) -> Known:
+    labels = labels_of(pod)
+    caller = Caller(proxy.namespace, proxy.pod, labels, is_gateway(pod))
+    shared = frozenset((key, value) for key, value in labels.items() if key not in _OWN_LABELS)
+    revision = annotations_of(pod).get("istio.io/rev", "")
+    template = (proxy.namespace, shared, revision)
+    return Known(caller, proxy, connections.get((proxy.pod, proxy.namespace)), template)
+
+
+def _without_pod(connection: Connection, labels: Mapping[str, str]) -> Known:
+    caller = Caller(connection.namespace, connection.pod, labels, has_pod=False)
+    return Known(caller, None, connection, (connection.namespace, frozenset(labels.items()), "without a pod"))
+
+
+def is_gateway(pod: Mapping[str, Any]) -> bool:
+    """Whether the pod is nothing but a proxy."""
+    names = [container["name"] for container in pod.get("spec", {}).get("containers", ())]
+    return names == [envoy.CONTAINER] or "gateway" in annotations_of(pod).get("inject.istio.io/templates", "")
+
+
+def _parsed(answers: Sequence[bytes | KubectlError]) -> Config | KubectlError:
+    try:
+        return _config(entry for answer in answers for entry in json.loads(api.said(answer)).get("configs", ()))
+    except KubectlError as error:
+        return error
+    except ValueError as error:
+        return KubectlError(f"what its proxy says cannot be read: {error}")
+
+
+def _config(entries: Iterable[Mapping[str, Any]]) -> Config:
+    """From parts of `/config_dump`, or from the resources that istiod sent."""
+    hosts: list[VirtualHost] = []
+    connections: list[Connections] = []
+    clusters: dict[str, str] = {}
+    for entry in entries:
+        match entry.get("@type", "").rpartition(".")[2]:
+            case "DynamicRouteConfig":
+                hosts += _virtual_hosts(entry.get("route_config", {}))
+            case "RouteConfiguration":
+                hosts += _virtual_hosts(entry)
+            case "DynamicListener":
+                connections += _of_listener(entry.get("active_state", {}).get("listener", {}))
+            case "Listener":
+                connections += _of_listener(entry)
+            case "DynamicCluster":
+                clusters[entry["cluster"]["name"]] = dump.istio_object(entry["cluster"])
+            case "Cluster":
+                clusters[entry["name"]] = dump.istio_object(entry)
+    return Config(tuple(hosts), tuple(connections), clusters)
+
+
+def _virtual_hosts(table: Mapping[str, Any]) -> list[VirtualHost]:
+    return [
+        VirtualHost(host["name"], tuple(host.get("domains", ())), tuple(dump.routed(host)))
+        for host in table.get("virtual_hosts", ())
+    ]
+
+
+def _of_listener(listener: Mapping[str, Any]) -> list[Connections]:
+    socket = listener.get("address", {}).get("socket_address", {})
+    return [
+        Connections(
+            socket.get("address", ""),
+            socket.get("port_value", 0),
+            dump.Route("", "", dump.istio_object(chain), dump.destinations(tcp)),
+        )
+        for chain in dump.chains(listener)
+        for tcp in dump.filters(chain, dump.TCP)
+    ]

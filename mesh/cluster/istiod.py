@@ -40,6 +40,12 @@ class Connection:
     error: str = ""
     pushes: Mapping[str, int] = field(default_factory=dict, hash=False)
 
+    def is_as_new_as(self, other: Connection) -> bool:
+        """Whether it has acknowledged every push that the other one has, of the same istiod."""
+        return self.istiod == other.istiod and all(
+            self.pushes.get(kind, 0) >= other.pushes.get(kind, 0) for kind in ("listener", "route", "cluster")
+        )
+
 
 @dataclass(frozen=True)
 class Proxy:

@@ -46,6 +46,10 @@ class Known:
     template: tuple[object, ...]
 
     @property
+    def key(self) -> tuple[str, str]:
+        return self.caller.name, self.caller.namespace
+
+    @property
     def is_settled(self) -> bool:
         """It has acknowledged all that it was sent."""
         return self.connection is not None and not self.connection.stale
@@ -66,7 +70,15 @@ class Callers:
         for one in self.known if among is None else among:
             key = (one.template, one.connection and one.connection.istiod) if one.is_settled else one.caller
             found.setdefault(key, []).append(one)
-        return list(found.values())
+        # What the one with the oldest push has, the others have, too.
+        return [sorted(group, key=_newest) for group in found.values()]
+
+    def connections(self) -> Mapping[tuple[str, str], Connection]:
+        """As they are now; {} where istiod cannot be asked. Raises `KubectlError`."""
+        try:
+            return latest(self.istiods.connections()) if self.istiods else {}
+        except ValueError as error:
+            raise KubectlError(f"istiod's answer cannot be read: {error}") from None
 
     def configs(self, among: Iterable[Known] | None = None) -> dict[Caller, Config | KubectlError]:
         """What each of them has; an error where that cannot be known."""
@@ -107,6 +119,10 @@ def read(kubectl: Kubectl) -> Callers:
             labels = {}
         known += [_without_pod(one, labels.get(f"{one.pod}.{one.namespace}", {})) for one in elsewhere]
     return Callers(kubectl, known, istiods, silence)
+
+
+def _newest(one: Known) -> tuple[int, ...]:
+    return tuple(sorted(one.connection.pushes.values())) if one.connection else ()
 
 
 def _connections(kubectl: Kubectl) -> tuple[Istiods | None, Mapping[tuple[str, str], Connection], str]:

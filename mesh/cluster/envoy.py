@@ -1,6 +1,5 @@
-"""What the sidecars' Envoys say of themselves, by their admin interface.
+"""What the sidecars' Envoys say of themselves, by their admin interface, which is reached as `istioctl` reaches it.
 
-`pilot-agent request` reaches it in every image of Istio's proxy, the distroless one included.
 https://www.envoyproxy.io/docs/envoy/latest/operations/admin
 """
 
@@ -11,22 +10,21 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from urllib.parse import urlencode
 
-from mesh.cluster.kubectl import Kubectl
+from mesh.cluster import api
+from mesh.cluster.kubectl import Kubectl, KubectlError
 from mesh.traffic.counts import Traffic
 
 CONTAINER = "istio-proxy"
-ADMIN = 15000
-"""The port of its admin interface."""
+ADMIN_PORT = 15000
 _INJECTED = "service.istio.io/canonical-name"
 
 Answer = TypeVar("Answer")
 
-# pilot-agent writes its own log to stdout, before the answer.
-_LOG = re.compile(r"(\d{4}-\d\d-\d\dT\S+\t\w+\t.*\n)+")
 # The same again for a part of the requests (`….external.upstream_rq_2xx`) is left out.
 _STATISTIC = re.compile(
     r"cluster\.(outbound\|\d+\|[^|]*\|[^;]+?);?(?<!\.external)(?<!\.internal)(?<!\.canary)(?<!\.retry)\.(upstream_\w+)"
@@ -73,13 +71,21 @@ class Proxy:
     namespace: str
     pod: str
     labels: Mapping[str, str] = field(default_factory=dict, hash=False, compare=False, repr=False)
+    port: int = field(default=ADMIN_PORT, hash=False, compare=False, repr=False)
+
+    @classmethod
+    def of(cls, kubectl: Kubectl, pod: Mapping[str, Any]) -> Proxy:
+        """By the pod's object."""
+        metadata = pod["metadata"]
+        return cls(kubectl, metadata["namespace"], metadata["name"], metadata.get("labels", {}), admin_port(pod))
 
     def read(self, path: str, **query: str) -> str:
         """GET of `path`, such as `stats`. Raises `KubectlError`."""
-        target = f"{path}?{urlencode(query)}" if query else path
-        run = ["exec", self.pod, f"--namespace={self.namespace}", f"--container={CONTAINER}", "--"]
-        printed = self.kubectl.run(*run, "pilot-agent", "request", "GET", target, timeout=20)
-        return printed[log.end() :] if (log := _LOG.match(printed)) else printed
+        target = f"/{path}?{urlencode(query)}" if query else f"/{path}"
+        [answer] = api.pods(self.kubectl).get([api.Question(self.namespace, self.pod, self.port, target)])
+        if isinstance(answer, KubectlError):
+            raise answer
+        return answer.decode()
 
     def json(self, path: str, **query: str) -> Any:
         return json.loads(self.read(path, **query) or "{}")
@@ -147,16 +153,28 @@ def proxies(kubectl: Kubectl, namespace: str = "") -> list[Proxy]:
 def running(kubectl: Kubectl, pods: Iterable[Mapping[str, Any]]) -> list[Proxy]:
     """The running proxies of these pods."""
     return [
-        Proxy(kubectl, pod["metadata"]["namespace"], pod["metadata"]["name"], pod["metadata"].get("labels", {}))
-        for pod in pods
-        if "deletionTimestamp" not in pod["metadata"] and _has_running_proxy(pod)
+        Proxy.of(kubectl, pod) for pod in pods if "deletionTimestamp" not in pod["metadata"] and _has_running_proxy(pod)
     ]
 
 
 def each(proxies: Sequence[Proxy], ask: Callable[[Proxy], Answer]) -> dict[Proxy, Answer]:
     """What `ask` finds at each proxy, all of them at once."""
-    with ThreadPoolExecutor(max_workers=16) as pool:
+    with ThreadPoolExecutor(max_workers=api.AT_ONCE) as pool:
         return dict(zip(proxies, pool.map(ask, proxies), strict=True))
+
+
+def admin_port(pod: Mapping[str, Any]) -> int:
+    """Where the admin interface of its proxy listens: a ProxyConfig can move it, and the injection writes that down.
+
+    https://istio.io/latest/docs/reference/config/istio.mesh.v1alpha1/#ProxyConfig
+    """
+    spec = pod["spec"]
+    for container in (*spec.get("containers", ()), *spec.get("initContainers", ())):
+        if container["name"] == CONTAINER:
+            given = {variable["name"]: variable.get("value", "") for variable in container.get("env", ())}
+            with suppress(ValueError):
+                return int(json.loads(given.get("PROXY_CONFIG") or "{}").get("proxyAdminPort", ADMIN_PORT))
+    return ADMIN_PORT
 
 
 def _has_running_proxy(pod: Mapping[str, Any]) -> bool:

@@ -40,16 +40,14 @@ class Answers:
 
 @dataclass(frozen=True)
 class Caller:
-    """A container with curl."""
+    """A container with curl, beside this proxy."""
 
-    kubectl: Kubectl
-    namespace: str
-    pod: str
+    proxy: Proxy
     container: str
 
     @property
-    def proxy(self) -> Proxy:
-        return Proxy(self.kubectl, self.namespace, self.pod)
+    def pod(self) -> str:
+        return self.proxy.pod
 
     def can(self) -> bool:
         try:
@@ -74,8 +72,8 @@ class Caller:
         return Answers(Counter(int(status) for status in parts[1::2]), tuple(parts[0:-1:2]) if bodies else ())
 
     def _exec(self, *command: str, timeout: float = 20) -> str:
-        where = ["exec", self.pod, f"--namespace={self.namespace}", f"--container={self.container}", "--"]
-        return self.kubectl.run(*where, *command, timeout=timeout)
+        where = ["exec", self.pod, f"--namespace={self.proxy.namespace}", f"--container={self.container}", "--"]
+        return self.proxy.kubectl.run(*where, *command, timeout=timeout)
 
 
 def find_caller(kubectl: Kubectl, config: StackConfig, service: str, workload: str = "", image: str = "") -> Caller:
@@ -109,7 +107,7 @@ def _pods(kubectl: Kubectl, config: StackConfig, service: str, workload: str) ->
                 metadata = pod["metadata"]
                 if labels.items() <= metadata.get("labels", {}).items() and _runs(pod):
                     containers = [c["name"] for c in pod["spec"]["containers"] if c["name"] != CONTAINER]
-                    yield Caller(kubectl, metadata["namespace"], metadata["name"], containers[0])
+                    yield Caller(Proxy.of(kubectl, pod), containers[0])
                     break
 
 
@@ -121,17 +119,17 @@ def _with_ephemeral_container(caller: Caller, image: str) -> Caller:
     """https://kubernetes.io/docs/concepts/workloads/pods/ephemeral-containers/; it ends by itself, and stays listed in
     the pod until the pod goes."""
     name = f"mesh-probe-{secrets.token_hex(3)}"
-    where = [caller.pod, f"--namespace={caller.namespace}"]
-    caller.kubectl.run(
+    kubectl, where = caller.proxy.kubectl, [caller.pod, f"--namespace={caller.proxy.namespace}"]
+    kubectl.run(
         "debug", *where, f"--image={image}", f"--container={name}", "--profile=general", "--attach=false", "--quiet",
         "--", "sleep", "900",
     )  # fmt: skip
-    caller.kubectl.run(
-        "wait", f"pod/{caller.pod}", f"--namespace={caller.namespace}", "--timeout=60s",
+    kubectl.run(
+        "wait", f"pod/{caller.pod}", f"--namespace={caller.proxy.namespace}", "--timeout=60s",
         f"--for=jsonpath={{.status.ephemeralContainerStatuses[?(@.name==\"{name}\")].state.running}}",
         timeout=70,
     )  # fmt: skip
-    found = Caller(caller.kubectl, caller.namespace, caller.pod, name)
+    found = Caller(caller.proxy, name)
     if not found.can():
         raise NoCallerError(f"the image {image} has no curl")
     return found

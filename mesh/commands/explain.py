@@ -11,7 +11,6 @@ from rich.console import Console
 
 from config import files
 from mesh import cli
-from mesh.cluster import envoy
 from mesh.cluster.kubectl import Kubectl
 from mesh.explain import egress, hops, live, mermaid, tables, text
 from mesh.explain import html as page
@@ -65,7 +64,7 @@ def command(
     if raw:
         if not snapshot.caller.sidecar:
             raise cli.Failure(f"the pod {snapshot.caller.name} has no sidecar, so there is no Envoy to ask")
-        click.echo(envoy.Proxy(kubectl, snapshot.namespace, snapshot.caller.name).read(raw), nl=False)
+        click.echo(live.proxy_of(snapshot.caller, kubectl, snapshot.namespace).read(raw), nl=False)
         return cli.Exit.GOOD
     if debug:
         snapshot = dataclasses.replace(snapshot, tables=_tables(kubectl, snapshot, debug_image))

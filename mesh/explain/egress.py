@@ -13,7 +13,7 @@ import names
 from config import Egress, StackConfig
 from config.problems import nearest
 from istio.rules import EGRESS_SELECTOR
-from mesh.cluster import dump, envoy
+from mesh.cluster import dump
 from mesh.cluster.dump import Delivery, Destination, Dump, Host, Resource
 from mesh.cluster.kubectl import Kubectl
 from mesh.explain import caller, live, outside
@@ -100,8 +100,8 @@ def read(kubectl: Kubectl, config: StackConfig, stack: str, source: str, target:
         calling = live.caller_of(source, config, pods, services)
         gateways = tuple(live.pod(item) for item in reading.result() if live.stays(item))
         first = next((one for one in gateways if one.ready), None)
-        of_gateway = pool.submit(live.read_proxy, envoy.Proxy(kubectl, mesh_namespace, first.name)) if first else None
-        proxy = live.read_proxy(envoy.Proxy(kubectl, namespace, calling.name)) if calling.sidecar else None
+        of_gateway = pool.submit(live.read_proxy, live.proxy_of(first, kubectl, mesh_namespace)) if first else None
+        proxy = live.read_proxy(live.proxy_of(calling, kubectl, namespace)) if calling.sidecar else None
         at = Snapshot(
             source=source,
             target=f"{host}:{egress.target}",

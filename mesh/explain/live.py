@@ -44,6 +44,7 @@ class Pod:
     init_containers: tuple[str, ...] = ()
     uid: str = ""
     sidecar_image: str = ""
+    admin_port: int = envoy.ADMIN_PORT
 
     @property
     def sidecar(self) -> bool:
@@ -166,10 +167,10 @@ def read(kubectl: Kubectl, config: StackConfig, stack: str, source: str, target:
         _check_focus(name, focus, config, selected)
         servers = {pod.version: pod for pod in reversed(selected) if pod.sidecar and pod.ready}
         reading_proxies = {
-            pod.name: pool.submit(read_proxy, envoy.Proxy(kubectl, namespace, pod.name)) for pod in servers.values()
+            pod.name: pool.submit(read_proxy, proxy_of(pod, kubectl, namespace)) for pod in servers.values()
         }
         if caller.sidecar and caller.name not in reading_proxies:
-            reading_proxies[caller.name] = pool.submit(read_proxy, envoy.Proxy(kubectl, namespace, caller.name))
+            reading_proxies[caller.name] = pool.submit(read_proxy, proxy_of(caller, kubectl, namespace))
         proxies = {pod: reading.result() for pod, reading in reading_proxies.items()}
     return Snapshot(
         source=source,
@@ -197,6 +198,10 @@ def read(kubectl: Kubectl, config: StackConfig, stack: str, source: str, target:
     )
 
 
+def proxy_of(pod: Pod, kubectl: Kubectl, namespace: str) -> envoy.Proxy:
+    return envoy.Proxy(kubectl, namespace, pod.name, pod.labels, pod.admin_port)
+
+
 def read_proxy(proxy: envoy.Proxy) -> Dump:
     return dump.parse(proxy.json("config_dump", include_eds="on"), proxy.json("clusters", format="json"))
 
@@ -216,6 +221,7 @@ def pod(item: Object) -> Pod:
         tuple(container["name"] for container in init),
         metadata.get("uid", ""),
         next((c["image"] for c in (*spec["containers"], *init) if c["name"] == envoy.CONTAINER), ""),
+        envoy.admin_port(item),
     )
 
 

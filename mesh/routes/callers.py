@@ -83,15 +83,13 @@ class Callers:
     def configs(self, among: Iterable[Known] | None = None) -> dict[Caller, Config | KubectlError]:
         """What each of them has; an error where that cannot be known."""
         groups = self.groups(among)
-        envoys = [group[0].caller for group in groups if group[0].caller.has_pod]
-        found: dict[Caller, Config | KubectlError] = dict(zip(envoys, self._of_envoys(envoys), strict=True))
-        for group in groups:
-            if not group[0].caller.has_pod:
-                found[group[0].caller] = self._of_istiod(group[0])
+        envoys = {group[0].caller: group[0].proxy for group in groups if group[0].proxy}
+        found = dict(zip(envoys, self._of_envoys([*filter(None, envoys.values())]), strict=True))
+        found |= {group[0].caller: self._of_istiod(group[0]) for group in groups if not group[0].proxy}
         return {one.caller: found[group[0].caller] for group in groups for one in group}
 
-    def _of_envoys(self, callers: Sequence[Caller]) -> list[Config | KubectlError]:
-        questions = [Question(one.namespace, one.name, envoy.ADMIN, path) for one in callers for path in _PATHS]
+    def _of_envoys(self, proxies: Sequence[Proxy]) -> list[Config | KubectlError]:
+        questions = [Question(one.namespace, one.pod, one.port, path) for one in proxies for path in _PATHS]
         answers = api.pods(self.kubectl).get(questions) if questions else []
         return [_parsed(answers[at : at + len(_PATHS)]) for at in range(0, len(answers), len(_PATHS))]
 

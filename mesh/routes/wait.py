@@ -30,10 +30,10 @@ def until_enforced(
 ) -> float:
     """Waits until all callers treat the `services` as they should, but those `excepted`; says how long that took.
 
-    One proxy of each template shows it by its own configuration. The others have it when they have acknowledged at least
-    the push that this one has: a change is pushed to all of them alike. So nobody counts as done because nothing speaks
-    against it, and one that is late, or connects anew, is asked for itself a moment later. Raises `KubectlError` and
-    `NotEnforcedError`.
+    One proxy of each template shows it by its own configuration. The others have it when they have acknowledged at
+    least the push that this one has: a change is pushed to all of them alike. So nobody counts as done because nothing
+    speaks against it, and one that is late, or connects anew, is asked for itself a moment later. Raises `KubectlError`
+    and `NotEnforcedError`.
     """
     start = time.monotonic()
     seen = callers.read(kubectl)
@@ -72,10 +72,11 @@ def _done(
     shown = pushed.get(first.key)
     for one in group:
         has = pushed.get(one.key)
-        if shown and has and not shown.stale and not has.stale:
-            # Without a pod there is nobody to ask but istiod, which says what it means to send.
-            if has.is_as_new_as(shown) if first.caller.has_pod else passed > _QUEUE_SECONDS:
-                yield one
+        if not (shown and has) or shown.stale or has.stale:
+            continue
+        # Without a pod there is nobody to ask but istiod, which says what it means to send.
+        if has.is_as_new_as(shown) if first.caller.has_pod else passed > _QUEUE_SECONDS:
+            yield one
 
 
 def _differences(caller: Caller, configs: Configs, services: Sequence[Expected]) -> Iterator[str]:

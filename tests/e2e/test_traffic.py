@@ -17,6 +17,7 @@ from demo import HINT
 from harness.stack import PulumiError, Stack
 from harness.traffic import enforced_weights, wait_until_enforced
 from localcluster import build
+from mesh.cluster.envoy import proxies
 from mesh.cluster.kubectl import Kubectl
 
 NAMESPACE = "istio-demo"
@@ -119,6 +120,32 @@ def test_status_shows_what_is_declared_live_and_measured(stack: Stack, kubectl: 
     finally:
         edit(50)
         wait_until_enforced(kubectl, NAMESPACE, HALF)
+
+
+def test_a_caller_whose_admin_port_was_moved_is_asked_there(stack: Stack, kubectl: Kubectl) -> None:
+    [caller] = kubectl.items("deployment", "front-tomcat-v1", f"--namespace={NAMESPACE}")
+    template = caller["spec"]["template"]
+    template["metadata"]["labels"]["app"] = "moved"
+    template["metadata"]["annotations"]["proxy.istio.io/config"] = "proxyAdminPort: 15777"
+    template["spec"].pop("serviceAccountName", None)
+    template["spec"].pop("serviceAccount", None)
+    moved = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "moved", "namespace": NAMESPACE},
+        "spec": {"selector": {"matchLabels": {"app": "moved"}}, "template": template},
+    }
+    before = json.loads(stack.mesh("status", "--json").stdout)[0]["proxies"]
+    kubectl.run("apply", "--filename=-", stdin=json.dumps(moved))
+    try:
+        kubectl.run("rollout", "status", "deployment/moved", f"--namespace={NAMESPACE}", "--timeout=90s", timeout=100)
+        [proxy] = [proxy for proxy in proxies(kubectl, NAMESPACE) if proxy.pod.startswith("moved-")]
+        assert proxy.port == 15777 and "outbound|9999|v2|bill-service" in proxy.read("clusters")
+        status = stack.mesh("status", "--json")
+        assert status.returncode == 0, status.stdout + status.stderr
+        assert json.loads(status.stdout)[0]["proxies"] == before + 1
+    finally:
+        kubectl.run("delete", "deployment", "moved", f"--namespace={NAMESPACE}")
 
 
 def test_impossible_shifts_change_nothing(stack: Stack, kubectl: Kubectl) -> None:

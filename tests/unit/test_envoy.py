@@ -3,35 +3,34 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mesh.cluster.envoy import Cluster, Proxy
-from mesh.cluster.kubectl import Kubectl
+from mesh.cluster.kubectl import Kubectl, KubectlError
 from mesh.traffic.counts import Traffic
+
+from .api_server import standing_in
 
 HOST = "bill-service.istio-demo.svc.cluster.local"
 
 
-class Answering(Kubectl):
-    """kubectl for a pod whose proxy gives the same answers by path; `asked` are the targets that were asked for."""
+@dataclass(frozen=True)
+class Answering(Proxy):
+    """Gives the same answers by path."""
 
-    def __init__(self, **answers: object) -> None:
-        super().__init__()
-        object.__setattr__(self, "answers", answers)
-        object.__setattr__(self, "asked", [])
+    answers: dict[str, object] = field(default_factory=dict, hash=False)
 
-    def run(self, *args: str, timeout: float = 60, stdin: str | None = None) -> str:
-        del timeout, stdin
-        target = args[-1]
-        self.asked.append(target)  # type: ignore[attr-defined]
-        answer = self.answers[target.partition("?")[0]]  # type: ignore[attr-defined]
-        return "2026-11-24T06:34:50.9Z\twarn\tOS CA Cert could not be found for agent\n" + json.dumps(answer)
+    def read(self, path: str, **query: str) -> str:
+        del query
+        return json.dumps(self.answers[path])
 
 
 def proxy(**answers: object) -> Proxy:
-    return Proxy(Answering(**answers), "istio-demo", "front-tomcat-v1-0")
+    return Answering(Kubectl(), "istio-demo", "front-tomcat-v1-0", answers=answers)
 
 
 def cluster(subset: str, port: int = 9999, host: str = HOST) -> str:
@@ -125,7 +124,26 @@ def test_differences_of_traffic_are_traffic() -> None:
     assert before + (after - before) == Traffic(30, 2, 1, {5: 9, 10: 1})
 
 
-def test_a_query_is_encoded() -> None:
-    asking = proxy(clusters={})
-    asking.json("clusters", format="json", filter="a|b")
-    assert asking.kubectl.asked == ["clusters?format=json&filter=a%7Cb"]  # type: ignore[attr-defined]
+def test_a_question_names_the_pod_the_port_and_the_query(tmp_path: Path) -> None:
+    with standing_in(tmp_path) as (_, kubectl):
+        found = Proxy(kubectl, "istio-demo", "front", port=15777).read("clusters", format="json", filter="a|b")
+        assert found == "istio-demo front 15777 /clusters?format=json&filter=a%7Cb"
+        with pytest.raises(KubectlError, match="not found"):
+            Proxy(kubectl, "istio-demo", "gone").read("clusters")
+
+
+@pytest.mark.parametrize("kind", ["containers", "initContainers"])
+@pytest.mark.parametrize(
+    ("config", "port"),
+    [('{"proxyAdminPort":15777}\n', 15777), ("{}\n", 15000), ("", 15000), ("proxyAdminPort: 1", 15000), (None, 15000)],
+)
+def test_the_admin_interface_is_where_the_injection_says(kind: str, config: str | None, port: int) -> None:
+    variables = [
+        {"name": "POD_NAME", "valueFrom": {}},
+        *([{"name": "PROXY_CONFIG", "value": config}] if config else []),
+    ]
+    other = {"name": "app", "env": [{"name": "PROXY_CONFIG", "value": '{"proxyAdminPort":1}'}]}
+    spec = {"containers": [other], **{kind: [other, {"name": "istio-proxy", "env": variables}]}}
+    pod = {"metadata": {"name": "front", "namespace": "shop"}, "spec": spec}
+    assert Proxy.of(Kubectl(), pod).port == port
+    assert Proxy.of(Kubectl(), {**pod, "spec": {"containers": [other]}}).port == 15000

@@ -72,12 +72,14 @@ class Proxy:
     pod: str
     labels: Mapping[str, str] = field(default_factory=dict, hash=False, compare=False, repr=False)
     port: int = field(default=ADMIN_PORT, hash=False, compare=False, repr=False)
+    is_gateway: bool = field(default=False, hash=False, compare=False, repr=False)
 
     @classmethod
     def of(cls, kubectl: Kubectl, pod: Mapping[str, Any]) -> Proxy:
         """By the pod's object."""
         metadata = pod["metadata"]
-        return cls(kubectl, metadata["namespace"], metadata["name"], metadata.get("labels", {}), admin_port(pod))
+        where = metadata["namespace"], metadata["name"]
+        return cls(kubectl, *where, metadata.get("labels", {}), admin_port(pod), is_gateway(pod))
 
     def read(self, path: str, **query: str) -> str:
         """GET of `path`, such as `stats`. Raises `KubectlError`."""
@@ -161,6 +163,11 @@ def each(proxies: Sequence[Proxy], ask: Callable[[Proxy], Answer]) -> dict[Proxy
     """What `ask` finds at each proxy, all of them at once."""
     with ThreadPoolExecutor(max_workers=api.AT_ONCE) as pool:
         return dict(zip(proxies, pool.map(ask, proxies), strict=True))
+
+
+def is_gateway(pod: Mapping[str, Any]) -> bool:
+    """Whether the pod is nothing but a proxy."""
+    return [container["name"] for container in pod["spec"]["containers"]] == [CONTAINER]
 
 
 def admin_port(pod: Mapping[str, Any]) -> int:

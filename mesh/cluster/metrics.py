@@ -31,13 +31,13 @@ def metrics_of(live: LiveService) -> Metrics:
 
 
 class Sidecars:
-    """The sidecars of the stack's namespace themselves."""
+    """The callers' proxies themselves."""
 
     def __init__(self, live: LiveService) -> None:
         self._live = live
 
     def snapshot(self) -> Snapshot[str]:
-        found: Mapping[Proxy, dict[str, Traffic]] = self._live.traffic(self._live.current_clients())
+        found: Mapping[Proxy, dict[str, Traffic]] = self._live.traffic(self._live.clients())
         return {proxy.pod: traffic for proxy, traffic in found.items()}
 
 

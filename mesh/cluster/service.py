@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,13 +14,8 @@ from mesh.cluster.envoy import Proxy
 from mesh.cluster.kubectl import Kubectl, KubectlError
 from mesh.cluster.objects import Object, conditions, is_ready
 from mesh.traffic.counts import Traffic
-from mesh.traffic.weights import without_zeros
 
 Weights = Mapping[str, int]
-
-
-class NotEnforcedError(Exception):
-    """Some proxies still had other weights when the time was over."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +74,7 @@ class LiveService:
 
     def look(self) -> Sequence[Object]:
         """All that the following are told of, by one question to the cluster."""
-        return look(self.config, self.kubectl, [self.name])
+        return look(self.config, self.kubectl)
 
     def pods(self, found: Sequence[Object]) -> dict[str, Pods]:
         """By version."""
@@ -100,61 +94,25 @@ class LiveService:
         return {version: rollout for version, rollout in known.items() if rollout}
 
     def weights(self, found: Sequence[Object]) -> dict[str, int]:
-        """Version → weight in the VirtualService; {} where there is none."""
+        """Version → weight in the VirtualService, of requests or of connections; {} where there is none."""
         rules = [
-            rule
+            rule["spec"]
             for rule in _of(found, "VirtualService", self.namespace)
             if rule["metadata"]["name"] == names.virtual_service(self.name)
         ]
-        for route in (route for rule in rules for route in rule["spec"].get("http", [])):
-            if route.get("name") == names.route(self.name):
-                shares = {entry["destination"]["subset"]: entry.get("weight", 0) for entry in route["route"]}
-                # Istio sends everything to a single destination without a weight.
-                return dict.fromkeys(shares, 100) if len(shares) == 1 else shares
+        http = [
+            route for spec in rules for route in spec.get("http", ()) if route.get("name") == names.route(self.name)
+        ]
+        for route in (*http, *(route for spec in rules for route in spec.get("tcp", ()))):
+            shares = {entry["destination"]["subset"]: entry.get("weight", 0) for entry in route["route"]}
+            # Istio sends everything to a single destination without a weight.
+            return dict.fromkeys(shares, 100) if len(shares) == 1 else shares
         return {}
 
-    def clients(self, found: Sequence[Object]) -> list[Proxy]:
-        """The sidecars of the stack's namespace, and the gateways where the service is exposed."""
-        namespaces = [self.namespace]
-        if _is_exposed(self.config, self.name):
-            namespaces.append(self.config.mesh.namespace)
-        return envoy.running(self.kubectl, [pod for namespace in namespaces for pod in _of(found, "Pod", namespace)])
-
-    def current_clients(self) -> list[Proxy]:
-        """The same, by a question of its own, for pods alone."""
-        return self.clients(_read(self.config, self.kubectl, [self.name], ["pods"]))
-
-    def out_of_sync(self, weights: Weights, clients: Sequence[Proxy]) -> dict[str, list[dict[str, int]]]:
-        """Pod → the weights that its proxy has in place of these; the proxies that have them are left out."""
-        wanted = without_zeros(weights)
-        found = envoy.each(clients, self._splits)
-        return {
-            proxy.pod: splits
-            for proxy, splits in found.items()
-            if splits is not None and any(split != wanted for split in splits)
-        }
-
-    def _splits(self, proxy: Proxy) -> list[dict[str, int]] | None:
-        """None for a pod that went while it was asked."""
-        try:
-            return proxy.splits(self.name, self.namespace, names.route(self.name))
-        except KubectlError:
-            if self.kubectl.items("pod", proxy.pod, f"--namespace={proxy.namespace}"):
-                raise
-            return None
-
-    def wait_until_enforced(self, weights: Weights, seconds: float = 30) -> float:
-        """Waits until every client has these weights, and says how long that took. Raises `NotEnforcedError`."""
-        start, waiting = time.monotonic(), self.current_clients()
-        while late := self.out_of_sync(weights, waiting):
-            if time.monotonic() - start > seconds:
-                listed = "; ".join(f"{pod} has {splits}" for pod, splits in sorted(late.items()))
-                raise NotEnforcedError(
-                    f"after {seconds:.0f} s not every proxy has the weights {dict(weights)}: {listed}"
-                )
-            waiting = [proxy for proxy in waiting if proxy.pod in late]
-            time.sleep(0.1)
-        return time.monotonic() - start
+    def clients(self) -> list[Proxy]:
+        """The sidecars of all namespaces of the mesh, and the gateways where the service is exposed."""
+        exposed = _is_exposed(self.config, self.name)
+        return [proxy for proxy in envoy.proxies(self.kubectl) if exposed or not proxy.is_gateway]
 
     def traffic(self, clients: Sequence[Proxy]) -> dict[Proxy, dict[str, Traffic]]:
         """Proxy → version → what it has sent there; nothing for pods that went."""
@@ -180,17 +138,11 @@ class LiveService:
         return counts
 
 
-def look(config: StackConfig, kubectl: Kubectl, services: Iterable[str]) -> Sequence[Object]:
-    """The rules, workloads and pods of the stack's namespace, and the gateways' pods where one of these is exposed."""
+def look(config: StackConfig, kubectl: Kubectl) -> Sequence[Object]:
+    """The rules, workloads and pods of the stack's namespace."""
     kinds = {f"{service.workload.lower()}s.apps" for service in config.services.values()} - {"existings.apps"}
     rules = [f"{kind}.networking.istio.io" for kind in ("destinationrules", "virtualservices") if config.mesh.on]
-    return _read(config, kubectl, services, [*rules, *sorted(kinds), "pods"])
-
-
-def _read(config: StackConfig, kubectl: Kubectl, services: Iterable[str], kinds: Sequence[str]) -> Sequence[Object]:
-    found = kubectl.items(",".join(kinds), f"--namespace={config.namespace.name}")
-    exposed = any(_is_exposed(config, name) for name in services)
-    return [*found, *(kubectl.items("pods", f"--namespace={config.mesh.namespace}") if exposed else [])]
+    return kubectl.items(",".join([*rules, *sorted(kinds), "pods"]), f"--namespace={config.namespace.name}")
 
 
 def _is_exposed(config: StackConfig, service: str) -> bool:

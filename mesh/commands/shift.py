@@ -164,7 +164,7 @@ def _shift(
     as_json: bool,
 ) -> int:
     say(f"{live.name}: {described(plan.start)} → {described(plan.aim)}")
-    fit.require_fit(driver, live, plan)
+    excepted = fit.require_fit(driver, live, plan, say)
     if not plan.steps:
         say("that is what it has")
         return cli.Exit.GOOD
@@ -179,7 +179,7 @@ def _shift(
     message = message or f"{live.name}: {described(plan.start)} → {described(plan.aim)}"
     journal.begin(live.name, plan.start, plan.aim, text)
     with Interrupts(say) as interrupts:
-        world = LiveWorld(driver, live, plan.start, text, message, watch, interrupts, say)
+        world = LiveWorld(driver, live, plan.start, text, message, watch, interrupts, say, excepted)
         outcome = run(plan, world)
     if outcome is not Outcome.LOST:
         journal.end()

@@ -85,7 +85,11 @@ class Callers:
         groups = self.groups(among)
         envoys = {group[0].caller: group[0].proxy for group in groups if group[0].proxy}
         found = dict(zip(envoys, self._of_envoys([*filter(None, envoys.values())]), strict=True))
-        found |= {group[0].caller: self._of_istiod(group[0]) for group in groups if not group[0].proxy}
+        # Where a pod may not be asked, or is none, istiod says what it has for it.
+        for caller, one in ((group[0].caller, group[0]) for group in groups):
+            if one.connection and not isinstance(found.get(caller), Config):
+                answer = self._of_istiod(one)
+                found[caller] = answer if isinstance(answer, Config) else found.get(caller, answer)
         return {one.caller: found[group[0].caller] for group in groups for one in group}
 
     def _of_envoys(self, proxies: Sequence[Proxy]) -> list[Config | KubectlError]:
@@ -135,7 +139,7 @@ def _connections(kubectl: Kubectl) -> tuple[Istiods | None, Mapping[tuple[str, s
 
 def _known(pod: Mapping[str, Any], proxy: Proxy, connections: Mapping[tuple[str, str], Connection]) -> Known:
     labels = labels_of(pod)
-    caller = Caller(proxy.namespace, proxy.pod, labels, is_gateway(pod))
+    caller = Caller(proxy.namespace, proxy.pod, labels, proxy.is_gateway)
     shared = frozenset((key, value) for key, value in labels.items() if key not in _OWN_LABELS)
     revision = annotations_of(pod).get("istio.io/rev", "")
     template = (proxy.namespace, shared, revision)
@@ -145,12 +149,6 @@ def _known(pod: Mapping[str, Any], proxy: Proxy, connections: Mapping[tuple[str,
 def _without_pod(connection: Connection, labels: Mapping[str, str]) -> Known:
     caller = Caller(connection.namespace, connection.pod, labels, has_pod=False)
     return Known(caller, None, connection, (connection.namespace, frozenset(labels.items()), "without a pod"))
-
-
-def is_gateway(pod: Mapping[str, Any]) -> bool:
-    """Whether the pod is nothing but a proxy."""
-    names = [container["name"] for container in pod.get("spec", {}).get("containers", ())]
-    return names == [envoy.CONTAINER] or "gateway" in annotations_of(pod).get("inject.istio.io/templates", "")
 
 
 def _parsed(answers: Sequence[bytes | KubectlError]) -> Config | KubectlError:

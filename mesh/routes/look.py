@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -41,14 +41,21 @@ class Live:
         return [caller for caller in self.callers if caller not in wrong]
 
 
-def look(config: StackConfig, kubectl: Kubectl, services: Iterable[str], found: Sequence[Object]) -> dict[str, Live]:
-    """Of those `services` that have weights; `found` has the rules in the stack's namespace. Raises `KubectlError`."""
-    wanted = [one for one in routed(config) if one.name in set(services)]
+def look(
+    config: StackConfig,
+    kubectl: Kubectl,
+    services: Collection[str],
+    found: Sequence[Object],
+    known: Callers | None = None,
+) -> dict[str, Live]:
+    """Of those `services` that have weights; `found` has the rules in the stack's namespace, and the callers may be
+    `known` already. Raises `KubectlError`."""
+    wanted = [one for one in routed(config) if one.name in services]
     if not wanted:
         return {}
     with ThreadPoolExecutor() as pool:
         addresses = pool.submit(_addresses, kubectl, config, wanted)
-        known = callers.read(kubectl)
+        known = known or callers.read(kubectl)
         configs = known.configs()
         there = [_service(one, found, addresses.result()) for one in wanted]
     differing = {declared.service: _differences(known, configs, rule or declared) for declared, rule in there}
@@ -61,6 +68,12 @@ def look(config: StackConfig, kubectl: Kubectl, services: Iterable[str], found: 
         )
         for declared, rule in there
     }
+
+
+def service(config: StackConfig, kubectl: Kubectl, name: str, weights: Mapping[str, int]) -> Expected:
+    """What the rule of one service says with other `weights`. Raises `KubectlError`."""
+    [wanted] = [one for one in routed(config) if one.name == name]
+    return expected(wanted, weights, _addresses(kubectl, config, [wanted]).get(name, ""))
 
 
 def counts(caller: Caller, config: Config | KubectlError, service: Expected) -> bool:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 
 import names
 from config import edit
-from mesh.cluster.envoy import each
+from mesh.cluster.envoy import Endpoint, Proxy, each
 from mesh.cluster.objects import Object
 from mesh.cluster.service import LiveService
 from mesh.program import checkout
 from mesh.program.stack import PulumiError, Stack
+from mesh.routes import callers
+from mesh.routes.callers import Callers
+from mesh.routes.look import Live, look
+from mesh.routes.model import Caller
 from mesh.shift.file import edited_leaves
 from mesh.shift.plan import Plan, Weights
 from mesh.traffic.weights import described, rising, without_zeros
@@ -45,16 +49,20 @@ def require_current(stack: Stack) -> None:
         raise NotFitError(f"the stack {stack.name} is protected, and this checkout will not do: {listed}", usage=True)
 
 
-def require_fit(driver: Stack, live: LiveService, plan: Plan) -> None:
+def require_fit(driver: Stack, live: LiveService, plan: Plan, say: Callable[[str], None]) -> set[Caller]:
     """The cluster is the stack's and has the declared weights, and the versions that are to get more can take it: each
-    is rolled out, has a ready pod, and every caller knows one."""
+    is rolled out, has a ready pod, and every caller knows one. The callers of other namespaces for whom a rule of
+    somebody else decides are returned: a shift does not reach them."""
     with ThreadPoolExecutor() as pool:
         pool.submit(import_module, "mesh.program.inline")  # with Pulumi's SDK it takes as long as kubectl
+        reading = pool.submit(callers.read, live.kubectl)
         seen = live.look()
-        endpoints = pool.submit(each, live.clients(seen), lambda proxy: proxy.endpoints(live.name, live.namespace))
         require_ours(driver, live, seen)
         require_as_declared(live.weights(seen), plan.start)
         require_same_rule(live, seen)
+        known = reading.result()
+        endpoints = pool.submit(_endpoints, live, known)
+        found = look(live.config, live.kubectl, [live.name], seen, known)[live.name]
     pods, rollouts = live.pods(seen), live.rollouts(seen)
     for version in rising(plan.start, plan.aim):
         if not pods[version].ready:
@@ -64,9 +72,26 @@ def require_fit(driver: Stack, live: LiveService, plan: Plan) -> None:
                 f"the roll-out of {live.name} {version} is not over: {rollout}, and older ones may still answer. Wait, "
                 "or mend what holds it up and `pulumi up`"
             )
-        for proxy, known in endpoints.result().items():
-            if known and not any(one.healthy and one.cluster.subset == version for one in known):
+        for proxy, some in endpoints.result().items():
+            if some and not any(one.healthy and one.cluster.subset == version for one in some):
                 raise NotFitError(f"the proxy of {proxy.pod} knows no healthy pod of {live.name} {version}")
+    return _excepted(live, found, say)
+
+
+def _endpoints(live: LiveService, known: Callers) -> dict[Proxy, list[Endpoint]]:
+    """As one proxy of each template has them."""
+    proxies = [group[0].proxy for group in known.groups() if group[0].proxy]
+    return each(proxies, lambda proxy: proxy.endpoints(live.name, live.namespace))
+
+
+def _excepted(live: LiveService, found: Live, say: Callable[[str], None]) -> set[Caller]:
+    refused = [one for one in found.findings if any(caller.namespace == live.namespace for caller in one.callers)]
+    if refused:
+        listed = "\n".join(f"  {number}. {one}\n     fix: {one.fix}" for number, one in enumerate(refused, 1))
+        raise NotFitError(f"the weights of {live.name} do not reach its callers; nothing was changed\n\n{listed}")
+    for one in found.findings:
+        say(f"! the shift does not reach {one}\n  fix: {one.fix}")
+    return {caller for one in (*found.findings, *found.accepted) for caller in one.callers}
 
 
 def require_ours(driver: Stack, live: LiveService, seen: Sequence[Object]) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 import time
-from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
+from mesh.program.memory import file_of
 from mesh.program.stack import Stack
 from mesh.shift.plan import Weights
 
@@ -26,9 +25,7 @@ class Journal:
     """
 
     def __init__(self, stack: Stack) -> None:
-        state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "istio-governance"
-        key = hashlib.sha256(str(stack.file.resolve()).encode()).hexdigest()[:16]
-        self.path = state / "shifts" / f"{stack.name}-{key}.json"
+        self.path = file_of(stack, "shifts")
         self._file: TextIO | None = None
 
     def __enter__(self) -> Journal:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -11,8 +11,11 @@ import names
 from config import edit
 from mesh.cluster.kubectl import KubectlError
 from mesh.cluster.metrics import MetricsError
-from mesh.cluster.service import LiveService, NotEnforcedError
+from mesh.cluster.service import LiveService
 from mesh.program.stack import PulumiError, Stack
+from mesh.routes.look import service
+from mesh.routes.model import Caller
+from mesh.routes.wait import NotEnforcedError, until_enforced
 from mesh.shift.file import set_weights, take_back
 from mesh.shift.interrupts import Interrupts
 from mesh.shift.plan import ApplyError, Weights
@@ -22,6 +25,8 @@ from mesh.traffic.weights import described, rising
 
 LOCKED = "the stack is currently locked"
 """What Pulumi says while another update of the stack is under way."""
+_SECONDS = 30.0
+"""How long the callers may take to have new weights."""
 
 
 @dataclass
@@ -37,6 +42,8 @@ class LiveWorld:
     watching: Watch | None
     interrupts: Interrupts
     say: Callable[[str], None]
+    excepted: Collection[Caller] = ()
+    """Those for whom somebody else's rule decides: they get what they got."""
     steps: list[Step] = field(default_factory=list)
     error: str = ""
     busy: bool = False
@@ -75,7 +82,11 @@ class LiveWorld:
             up = ("up", "--yes", "--skip-preview", rule, f"--message={message}")
             self._guarded(lambda: inline.pulumi(self.stack, *up))
         with _timed(seconds, "proxies"):
-            self._guarded(lambda: self.live.wait_until_enforced(weights))
+            self._guarded(lambda: self._wait(weights))
+
+    def _wait(self, weights: Weights) -> None:
+        wanted = service(self.live.config, self.live.kubectl, self.live.name, weights)
+        until_enforced(self.live.kubectl, [wanted], _SECONDS, self.excepted)
 
     def _guarded(self, action: Callable[[], object]) -> None:
         try:

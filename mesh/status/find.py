@@ -1,0 +1,117 @@
+"""What `mesh status` shows: each version of each service, and what its callers do."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import names
+from config import StackConfig
+from mesh.cluster.kubectl import Kubectl
+from mesh.cluster.metrics import metrics_of
+from mesh.cluster.objects import Object
+from mesh.cluster.service import LiveService
+from mesh.cluster.service import look as look_at
+from mesh.routes.look import Live, look
+from mesh.status.since import Counted, Memory, Since
+from mesh.traffic.counts import Traffic
+
+
+@dataclass(frozen=True)
+class Row:
+    """One version. `declared` is its weight, None without rules; `live` are the lowest and the highest share, 0 to 1,
+    that it has by the callers' proxies, None where no caller has any."""
+
+    version: str
+    declared: int | None
+    live: tuple[float, float] | None
+    ready: int
+    traffic: Traffic
+    measured: float | None
+    """Its share of all requests to the service that the callers have counted."""
+
+    @property
+    def differs(self) -> bool:
+        """Whether the proxies have another weight, or nobody answers."""
+        declared = (self.declared or 0) / 100
+        wrong = self.live is not None and any(abs(share - declared) > 1e-6 for share in self.live)
+        return (self.declared is not None and wrong) or (bool(self.declared) and not self.ready)
+
+    @property
+    def success(self) -> float | None:
+        return self.traffic.succeeded / self.traffic.requests if self.traffic.requests else None
+
+
+@dataclass(frozen=True)
+class Service:
+    """`live` is what the callers do, None for a service without weights; `since` as of `Since`."""
+
+    name: str
+    rows: Sequence[Row]
+    live: Live | None
+    since: float = 0.0
+
+    @property
+    def differs(self) -> bool:
+        found = self.live and (self.live.findings or self.live.disconnected)
+        return bool(found) or any(row.differs for row in self.rows)
+
+
+@dataclass
+class Status:
+    """Looks at services of a stack again and again. With `from_now` only what comes after the first look is counted."""
+
+    kubectl: Kubectl
+    memory: Memory
+    from_now: bool = False
+    _before: dict[str, Counted] = field(default_factory=dict)
+
+    def look(self, config: StackConfig, services: Collection[str]) -> list[Service]:
+        """Raises `KubectlError` and `MetricsError`."""
+        seen = look_at(config, self.kubectl)
+        live = look(config, self.kubectl, services, seen) if config.mesh.on else {}
+        return [self._service(LiveService(config, name, self.kubectl), seen, live.get(name)) for name in services]
+
+    def _service(self, service: LiveService, seen: Sequence[Object], live: Live | None) -> Service:
+        since = self._since(service, seen)
+        requests = sum(traffic.requests for traffic in since.counted.values())
+        declared, pods = service.config.weights.get(service.name), service.pods(seen)
+        shares = list(live.shares.values()) if live else []
+        rows = []
+        for version in service.versions:
+            traffic = since.counted.get(version, Traffic())
+            found = [share.get(version, 0.0) for share in shares]
+            rows.append(
+                Row(
+                    version,
+                    declared.get(version, 0) if declared else None,
+                    (min(found), max(found)) if found else None,
+                    len(pods[version].ready),
+                    traffic,
+                    traffic.requests / requests if requests else None,
+                )
+            )
+        return Service(service.name, rows, live, since.at)
+
+    def _since(self, service: LiveService, seen: Sequence[Object]) -> Since:
+        counted = _counted(service) if service.config.mesh.on else {}
+        if self.from_now:
+            before = self._before.get(service.name, {})
+            self._before[service.name] = counted
+            return Since(
+                0.0, {version: traffic - before.get(version, Traffic()) for version, traffic in counted.items()}
+            )
+        rule = next((one for one in seen if _is_rule(one, service)), None)
+        return self.memory.since(service.name, rule, counted)
+
+
+def _is_rule(item: Object, service: LiveService) -> bool:
+    return (item["kind"], item["metadata"]["name"]) == ("VirtualService", names.virtual_service(service.name))
+
+
+def _counted(service: LiveService) -> Mapping[str, Traffic]:
+    found: dict[str, Traffic] = {}
+    for versions in metrics_of(service).snapshot().values():
+        for version, traffic in versions.items():
+            found[version] = found.get(version, Traffic()) + traffic
+    return found

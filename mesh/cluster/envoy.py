@@ -61,6 +61,8 @@ class Endpoint:
     """Answers below 500."""
     failed: int
     """Answers from 500 on, resets, and connections that could not be made."""
+    begun: int = 0
+    """Requests, or connections where the port is not read as HTTP."""
 
 
 @dataclass(frozen=True)
@@ -211,6 +213,7 @@ def _endpoint(cluster: Cluster, host: Mapping[str, Any]) -> Endpoint:
         health.get("eds_health_status", "HEALTHY") == "HEALTHY" and len(health) <= 1,
         counts.get("rq_success", 0),
         counts.get("rq_error", 0),
+        counts.get("rq_total", 0),
     )
 
 

@@ -49,6 +49,10 @@ class Caller:
     def pod(self) -> str:
         return self.proxy.pod
 
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.proxy.namespace, self.proxy.pod
+
     def can(self) -> bool:
         try:
             self._exec("curl", "--version")
@@ -77,9 +81,10 @@ class Caller:
 
 
 def find_caller(kubectl: Kubectl, config: StackConfig, service: str, workload: str = "", image: str = "") -> Caller:
-    """A pod of `workload` (a service of the stack, or one of its versions such as front-tomcat-v1) that can send
-    requests; '' takes the first one, and those of `service` itself last. With an `image` that has curl the pod gets an
-    ephemeral container, which uses the pod's network and so its sidecar. Raises `NoCallerError`."""
+    """A pod of `workload` (a service of the stack, one of its versions such as front-tomcat-v1, or office/clerk in
+    another namespace) that can send requests; '' takes the first one, and those of `service` itself last. With an
+    `image` that has curl the pod gets an ephemeral container, which uses the pod's network and so its sidecar. Raises
+    `NoCallerError`."""
     candidates = list(_pods(kubectl, config, service, workload))
     if not candidates:
         raise NoCallerError(f"no running pod of {workload or 'this stack'} can send requests")
@@ -96,6 +101,10 @@ def find_caller(kubectl: Kubectl, config: StackConfig, service: str, workload: s
 
 def _pods(kubectl: Kubectl, config: StackConfig, service: str, workload: str) -> Iterator[Caller]:
     """One pod for each version of each workload that fits."""
+    namespace, _, name = workload.rpartition("/")
+    if namespace:
+        yield from _elsewhere(kubectl, namespace, name)
+        return
     pods = kubectl.items("pods", f"--namespace={config.namespace.name}")
     others = [name for name in config.services if name != service]
     for name in (*others, service):
@@ -106,9 +115,22 @@ def _pods(kubectl: Kubectl, config: StackConfig, service: str, workload: str) ->
             for pod in pods:
                 metadata = pod["metadata"]
                 if labels.items() <= metadata.get("labels", {}).items() and _runs(pod):
-                    containers = [c["name"] for c in pod["spec"]["containers"] if c["name"] != CONTAINER]
-                    yield Caller(Proxy.of(kubectl, pod), containers[0])
+                    yield _caller(kubectl, pod)
                     break
+
+
+def _elsewhere(kubectl: Kubectl, namespace: str, workload: str) -> Iterator[Caller]:
+    """By the name of the workload as Istio's metrics have it, or by that of a pod."""
+    for pod in kubectl.items("pods", f"--namespace={namespace}"):
+        metadata = pod["metadata"]
+        names = {metadata["name"], metadata.get("labels", {}).get("service.istio.io/canonical-name")}
+        if workload in names and _runs(pod):
+            yield _caller(kubectl, pod)
+
+
+def _caller(kubectl: Kubectl, pod: dict[str, Any]) -> Caller:
+    containers = [container["name"] for container in pod["spec"]["containers"] if container["name"] != CONTAINER]
+    return Caller(Proxy.of(kubectl, pod), containers[0])
 
 
 def _runs(pod: dict[str, Any]) -> bool:

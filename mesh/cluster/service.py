@@ -125,16 +125,19 @@ class LiveService:
             return {}
 
     def answered(self, proxy: Proxy) -> Counter[str]:
-        """Version → the requests that one proxy has sent there, with subsets or without."""
-        if self.name in self.config.weights:
-            return Counter({v: t.requests for v, t in proxy.traffic(self.name, self.namespace).items()})
+        """Version → the requests, or connections, that one proxy has sent to its pods, by whatever rule.
+
+        Copies that it mirrors are among them; a pod that is none of a version's stands by its address.
+        """
         pods = self.pods(self.look())
         version_of = {address: version for version in pods for address in pods[version].ready}
+        ports = self.config.services[self.name].ports
+        connections = {port.port for name, port in ports.items() if port.traffic(name) == "tcp"}
         counts: Counter[str] = Counter()
         for endpoint in proxy.endpoints(self.name, self.namespace):
-            if not endpoint.cluster.subset:
-                address = endpoint.address.rpartition(":")[0]
-                counts[version_of.get(address, address)] += endpoint.succeeded + endpoint.failed
+            address = endpoint.address.rpartition(":")[0]
+            count = endpoint.begun if endpoint.cluster.port in connections else endpoint.succeeded + endpoint.failed
+            counts[version_of.get(address, address)] += count
         return counts
 
 

@@ -18,12 +18,13 @@ from istio import kernel
 from istio.charts import Chart, charts
 from mesh import nodes, recover
 from mesh.check import sidecars
-from mesh.cluster import owners, versions
+from mesh.cluster import owners, service, versions
 from mesh.cluster.istiod import Proxy, settled
 from mesh.cluster.kubectl import Kubectl, KubectlError
 from mesh.cluster.objects import is_ready
 from mesh.cluster.releases import Release, releases
 from mesh.program.stack import PulumiError, Stack
+from mesh.routes.look import look
 
 Level = Literal["good", "warning", "problem"]
 
@@ -350,7 +351,7 @@ def proxies(situation: Situation) -> Iterator[Finding]:
         found = settled(situation.kubectl)
     except (KubectlError, ValueError) as error:
         what = f"istiod cannot be asked which proxies are in sync: {str(error).splitlines()[-1]}"
-        yield Finding("warning", what, "it takes the right to create pods/exec in istiod's namespace")
+        yield Finding("warning", what, "it takes the right to create pods/portforward in istiod's namespace")
         return
     if not situation.managed:  # the others are not this stack's
         found = [proxy for proxy in found if proxy.namespace == situation.config.namespace.name]
@@ -374,6 +375,27 @@ def proxies(situation: Situation) -> Iterator[Finding]:
         )
     if found and all(proxy.in_sync for proxy in found):
         yield Finding("good", f"{_counted(found)} in sync with istiod")
+
+
+def callers(situation: Situation) -> Iterator[Finding]:
+    """Whether every caller treats requests to the stack's services as their rules say."""
+    if not situation.config.weights:
+        return
+    try:
+        rules = service.look(situation.config, situation.kubectl)
+        found = look(situation.config, situation.kubectl, situation.config.weights, rules)
+    except KubectlError as error:
+        said = str(error).splitlines()[-1]
+        yield Finding("warning", f"what the callers' proxies do cannot be read: {said}", "mesh status says it, too")
+        return
+    if not any(one.rule for one in found.values()):
+        return  # nothing is applied yet
+    for name, one in found.items():
+        yield from (Finding("problem", f"{name}: {finding}", finding.fix) for finding in one.findings)
+    if not any(one.findings for one in found.values()):
+        proxies = {caller for one in found.values() for caller in one.callers}
+        names = ", ".join(found)
+        yield Finding("good", f"{len(proxies)} callers treat requests to {names} as declared")
 
 
 def _counted(found: Sequence[Proxy]) -> str:
@@ -425,6 +447,7 @@ CHECKS: Final[Sequence[Check]] = (
     control_plane,
     cni_agents,
     proxies,
+    callers,
 )
 
 

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
 
+from config import files
 from mesh import cli
+from mesh.cluster import service
+from mesh.cluster.kubectl import Kubectl
 from mesh.program.stack import PulumiError, Stack
+from mesh.routes.look import look as look_at
+from mesh.routes.model import Kind
+from mesh.routes.others import Finding
 
 if TYPE_CHECKING:
     from mesh.drift import Report
@@ -24,7 +31,10 @@ def command(stack: str, as_json: bool) -> int:
     no drift; nor is what the program declares and no `pulumi up` has applied yet, which is listed apart, or what
     managed clusters are known to write (docs/operations.md), which is counted.
 
-    Nothing is changed. Exit codes: 0 no drift, 1 drift, 2 the cluster or the state cannot be read.
+    Objects of others that decide over requests in the place of the stack's rules are listed by name, with the callers
+    that are concerned.
+
+    Nothing is changed. Exit codes: 0 no drift, 1 drift, or others decide, 2 the cluster or the state cannot be read.
     """
     from mesh.drift import words
 
@@ -33,7 +43,7 @@ def command(stack: str, as_json: bool) -> int:
         cli.print_json(words.as_data(report, stack))
     else:
         click.echo("\n".join(words.report(report, stack)))
-    return cli.Exit.FAILED if report.drift else cli.Exit.GOOD
+    return cli.Exit.FAILED if report.drift or report.decided else cli.Exit.GOOD
 
 
 def look(stack: str) -> Report:
@@ -45,4 +55,12 @@ def look(stack: str) -> Report:
         applied = drift.applied(Stack(stack), kubectl)
     except PulumiError as error:
         raise cli.Failure(f"the state cannot be read: {error}", cli.Exit.USAGE) from None
-    return drift.find(recording, applied, kubectl)
+    return replace(drift.find(recording, applied, kubectl), decided=_decided(stack, kubectl))
+
+
+def _decided(stack: str, kubectl: Kubectl) -> list[Finding]:
+    config = files.effective(stack)
+    if not config.weights:
+        return []
+    found = look_at(config, kubectl, config.weights, service.look(config, kubectl))
+    return [one for live in found.values() for one in live.findings if one.kind is not Kind.LATE]

@@ -46,7 +46,8 @@ def command(
 ) -> int:
     """Explain the path of a request from FROM to TO, hop by hop, read from the live proxies.
 
-    FROM and TO are services, versions (bill-service/v2) or pods; TO may end with a port (bill-service:9999), and may be
+    FROM and TO are services, versions (bill-service/v2) or pods, FROM also a workload of another namespace
+    (office/clerk); TO may end with a port (bill-service:9999), and may be
     a host of egress (api.example.com): then the path goes through the egress gateway, and out.
     Exit code 1 when the path is broken: the broken hop and the fix are named.
     """
@@ -64,7 +65,7 @@ def command(
     if raw:
         if not snapshot.caller.sidecar:
             raise cli.Failure(f"the pod {snapshot.caller.name} has no sidecar, so there is no Envoy to ask")
-        click.echo(live.proxy_of(snapshot.caller, kubectl, snapshot.namespace).read(raw), nl=False)
+        click.echo(live.proxy_of(snapshot.caller, kubectl, snapshot.caller.namespace).read(raw), nl=False)
         return cli.Exit.GOOD
     if debug:
         snapshot = dataclasses.replace(snapshot, tables=_tables(kubectl, snapshot, debug_image))

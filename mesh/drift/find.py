@@ -23,6 +23,7 @@ from mesh.drift.writers import Known
 from mesh.program.recorder import Recording, Resource
 from mesh.program.render import plain
 from mesh.program.stack import Stack
+from mesh.routes.others import Finding
 
 # How the state marks a secret. https://www.pulumi.com/docs/concepts/secrets/
 _SECRET_MARK = "4dabf18193072939515e22adb298388d"  # noqa: S105
@@ -106,6 +107,8 @@ class Report:
     pending: list[Pending]
     compared: int
     allowed: list[Allowed] = field(default_factory=list)
+    decided: list[Finding] = field(default_factory=list)
+    """What the objects of others make of the stack's rules, whose own objects are as declared."""
 
 
 @dataclass(frozen=True)

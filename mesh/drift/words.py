@@ -22,6 +22,10 @@ def report(found: Report, stack: str) -> Iterator[str]:
         yield f"To put them right: mesh repair --stack {stack}"
     else:
         yield f"No drift: all {found.compared} objects are as declared."
+    if found.decided:
+        yield from ("", "Decided by others, whatever the stack's own objects say:")
+        for one in found.decided:
+            yield from (f"  {one.service}: {one}", f"    fix: {one.fix}")
     yield from allowed(found)
     if found.pending:
         yield from ("", "Not drift, but changes that are not applied yet (pulumi preview shows them):")
@@ -75,6 +79,17 @@ def as_data(report: Report, stack: str) -> dict[str, Any]:
         "pending": [
             {"action": change.action, **change.identity._asdict(), "fields": [d.field for d in change.differences]}
             for change in report.pending
+        ],
+        "decided": [
+            {
+                "service": one.service,
+                "object": one.object,
+                "owner": one.owner,
+                "what": one.what,
+                "callers": [str(caller) for caller in one.callers],
+                "fix": one.fix,
+            }
+            for one in report.decided
         ],
         "allowed": [
             {

@@ -97,11 +97,11 @@ def read(kubectl: Kubectl, config: StackConfig, stack: str, source: str, target:
         found = kubectl.items("pods,services", f"--namespace={namespace}")
         services = {item["metadata"]["name"]: item for item in found if item["kind"] == "Service"}
         pods = [live.pod(item) for item in found if item["kind"] == "Pod" and live.stays(item)]
-        calling = live.caller_of(source, config, pods, services)
+        calling = live.caller_of(source, config, pods, services, kubectl)
         gateways = tuple(live.pod(item) for item in reading.result() if live.stays(item))
         first = next((one for one in gateways if one.ready), None)
         of_gateway = pool.submit(live.read_proxy, live.proxy_of(first, kubectl, mesh_namespace)) if first else None
-        proxy = live.read_proxy(live.proxy_of(calling, kubectl, namespace)) if calling.sidecar else None
+        proxy = live.read_proxy(live.proxy_of(calling, kubectl, calling.namespace)) if calling.sidecar else None
         at = Snapshot(
             source=source,
             target=f"{host}:{egress.target}",

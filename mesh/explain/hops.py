@@ -93,7 +93,8 @@ def _notes(snapshot: Snapshot, found: Way | None) -> Iterator[str]:
     if found and found.table and found.default:
         has = {way.label(each.cluster): round(each.share * 100) for each in found.default.destinations if each.share}
         wanted = {version: weight for version, weight in snapshot.weights.items() if weight}
-        if wanted and has != wanted:
+        # Where the proxy does not do as the rule says no `pulumi up` mends it, and the route has told what would.
+        if wanted and has != wanted and not snapshot.decided:
             told = ", ".join(f"{version} {weight} %" for version, weight in wanted.items())
             yield f"the stack {snapshot.stack} declares {told}, the proxy has another split: `pulumi up` mends it"
     if snapshot.mesh and not snapshot.istiod_ready:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 from config import StackConfig
 from config.files import Origin
+from istio.rules import Routed, routed
 from mesh.cluster import dump, envoy
 from mesh.cluster.dump import Dump
 from mesh.cluster.kubectl import Kubectl, KubectlError
 from mesh.cluster.objects import is_ready
 from mesh.explain.model import Source
+from mesh.routes import callers, judge, others
+from mesh.routes.model import Caller, by_rule, expected
+from mesh.routes.others import Finding
 
 _RULES = ("virtualservices.networking.istio.io", "destinationrules.networking.istio.io")
 
@@ -45,6 +49,7 @@ class Pod:
     uid: str = ""
     sidecar_image: str = ""
     admin_port: int = envoy.ADMIN_PORT
+    namespace: str = ""
 
     @property
     def sidecar(self) -> bool:
@@ -103,7 +108,8 @@ class Snapshot:
     DestinationRules of the namespace; `servers` maps names of pods to their proxies, one of each version;
     `balancer` is what stands behind a Service's address: iptables, nftables, ipvs, ebpf or '' for unknown.
     `workload` is the kind that makes the pods, '' when the stack does not know.
-    `tables` holds what `iptables-save` prints on the `node` and in the pods, where that was allowed.
+    `tables` holds what `iptables-save` prints on the `node` and in the pods, where that was allowed. `decided` is why
+    the caller does not treat requests as the rule of the service says.
     """
 
     source: str
@@ -129,6 +135,7 @@ class Snapshot:
     weights: Mapping[str, int] = field(default_factory=dict)
     workload: str = ""
     tables: Mapping[str, str] = field(default_factory=dict)
+    decided: tuple[Finding, ...] = ()
 
     @property
     def host(self) -> str:
@@ -160,7 +167,7 @@ def read(kubectl: Kubectl, config: StackConfig, stack: str, source: str, target:
         objects = reading_objects.result()
         pods = [pod(item) for item in objects if item["kind"] == "Pod" and stays(item)]
         services = {item["metadata"]["name"]: item for item in objects if item["kind"] == "Service"}
-        caller = caller_of(source, config, pods, services)
+        caller = caller_of(source, config, pods, services, kubectl)
         name, focus, port = _target(target, pods, services)
         spec = services[name]["spec"]
         selected = tuple(pod for pod in pods if spec.get("selector") and _selects(spec["selector"], pod))
@@ -170,8 +177,10 @@ def read(kubectl: Kubectl, config: StackConfig, stack: str, source: str, target:
             pod.name: pool.submit(read_proxy, proxy_of(pod, kubectl, namespace)) for pod in servers.values()
         }
         if caller.sidecar and caller.name not in reading_proxies:
-            reading_proxies[caller.name] = pool.submit(read_proxy, proxy_of(caller, kubectl, namespace))
+            reading_proxies[caller.name] = pool.submit(read_proxy, proxy_of(caller, kubectl, caller.namespace))
         proxies = {pod: reading.result() for pod, reading in reading_proxies.items()}
+        rules = tuple(item for item in objects if item["kind"] in {"VirtualService", "DestinationRule"})
+        decided = _decided(kubectl, config, name, spec, caller, proxies.get(caller.name), rules)
     return Snapshot(
         source=source,
         target=f"{target.partition(':')[0]}:{(chosen := _port(name, spec, port)).port}",
@@ -185,7 +194,7 @@ def read(kubectl: Kubectl, config: StackConfig, stack: str, source: str, target:
         affinity=spec.get("sessionAffinity") == "ClientIP",
         pods=selected,
         endpoints=tuple(_endpoints(objects, name, chosen)),
-        rules=tuple(item for item in objects if item["kind"] in {"VirtualService", "DestinationRule"}),
+        rules=rules,
         proxy=proxies.get(caller.name),
         servers={pod.name: proxies[pod.name] for pod in servers.values()},
         focus=focus,
@@ -195,7 +204,34 @@ def read(kubectl: Kubectl, config: StackConfig, stack: str, source: str, target:
         declared=declared,
         weights=config.weights.get(name, {}),
         workload=_workload(config, name),
+        decided=tuple(decided),
     )
+
+
+def _decided(
+    kubectl: Kubectl,
+    config: StackConfig,
+    service: str,
+    spec: Object,
+    caller: Pod,
+    proxy: Dump | None,
+    rules: Sequence[Object],
+) -> list[Finding]:
+    """What the one model of routes says of this caller."""
+    wanted = [one for one in routed(config) if one.name == service]
+    if not wanted or proxy is None:
+        return []
+    found = [rule for rule in rules if (rule["kind"], rule["metadata"]["name"]) == _key(wanted[0])]
+    address = spec.get("clusterIP", "")
+    says = by_rule(wanted[0], found[0]["spec"], address) if found else expected(wanted[0], address=address)
+    calling = Caller(caller.namespace, caller.name, caller.labels)
+    if differences := judge.differences(callers.of_dump(proxy), calling, says):
+        return others.findings({calling: differences}, says, others.read(kubectl, config.mesh.namespace))
+    return []
+
+
+def _key(service: Routed) -> tuple[str, str]:
+    return service.weights.kind, service.weights.name
 
 
 def proxy_of(pod: Pod, kubectl: Kubectl, namespace: str) -> envoy.Proxy:
@@ -222,6 +258,7 @@ def pod(item: Object) -> Pod:
         metadata.get("uid", ""),
         next((c["image"] for c in (*spec["containers"], *init) if c["name"] == envoy.CONTAINER), ""),
         envoy.admin_port(item),
+        metadata.get("namespace", ""),
     )
 
 
@@ -236,9 +273,11 @@ def _selects(selector: Mapping[str, str], pod: Pod) -> bool:
     return selector.items() <= pod.labels.items()
 
 
-def caller_of(who: str, config: StackConfig, pods: list[Pod], services: Mapping[str, Object]) -> Pod:
+def caller_of(who: str, config: StackConfig, pods: list[Pod], services: Mapping[str, Object], kubectl: Kubectl) -> Pod:
     named = [pod for pod in pods if pod.name == who]
     name, _, version = who.partition("/")
+    if not named and version and name not in config.services and name not in services:
+        named = _elsewhere(kubectl, name, version)
     if not named:
         if name in config.services:
             selector: Mapping[str, str] = config.selector(name)
@@ -255,6 +294,12 @@ def caller_of(who: str, config: StackConfig, pods: list[Pod], services: Mapping[
     if not named:
         raise NoPodError(f"no pod of {who} is there to send a request; start it with `pulumi up`")
     return min(named, key=lambda pod: (not pod.ready, pod.name))
+
+
+def _elsewhere(kubectl: Kubectl, namespace: str, workload: str) -> list[Pod]:
+    """The pods of another namespace, by the name that Istio gives their workload, or by their own."""
+    found = [pod(item) for item in kubectl.items("pods", f"--namespace={namespace}") if stays(item)]
+    return [one for one in found if workload in (one.name, one.labels.get(callers.INJECTED), one.labels.get("app"))]
 
 
 def _target(who: str, pods: list[Pod], services: Mapping[str, Object]) -> tuple[str, str, str]:

@@ -10,6 +10,7 @@ from mesh.explain import way
 from mesh.explain.live import Pod, Snapshot
 from mesh.explain.model import Problem
 from mesh.explain.way import Way
+from mesh.routes import model as routes
 
 _WAIT = "wait a second and explain again; if it stays, see what istiod says: istioctl proxy-status"
 
@@ -25,7 +26,17 @@ def no_sidecar(pod: Pod) -> Iterator[Problem]:
     yield Problem(f"the pod {pod.name} has no sidecar: no rule of the mesh applies to what it sends or gets", fix)
 
 
+def decided(snapshot: Snapshot, *kinds: routes.Kind) -> Iterator[Problem]:
+    """What somebody else's object does to the caller's requests."""
+    for one in snapshot.decided:
+        if one.kind in kinds and one.object:
+            yield Problem(f"{one.what}, by {one.object}{f' ({one.owner})' if one.owner else ''}", one.fix)
+
+
 def listener(snapshot: Snapshot, found: Way) -> Iterator[Problem]:
+    if hidden := list(decided(snapshot, routes.Kind.HIDDEN)):
+        yield from hidden
+        return
     if found.listener is None:
         yield Problem(
             f"the caller's proxy has no listener for port {snapshot.port.port}: it knows no such service, and passes "
@@ -54,7 +65,8 @@ def listener(snapshot: Snapshot, found: Way) -> Iterator[Problem]:
 def route(snapshot: Snapshot, found: Way) -> Iterator[Problem]:
     if found.listener is None:
         return
-    if found.table and not found.routes:
+    yield from decided(snapshot, routes.Kind.ELSEWHERE, routes.Kind.CHANGED)
+    if found.table and not found.routes and not any(one.kind is routes.Kind.HIDDEN for one in snapshot.decided):
         yield Problem(
             f"route table {found.table} has no entry for {snapshot.service}",
             "look for a Sidecar object or an exportTo that hides the service from the caller"
@@ -101,6 +113,9 @@ def _shown(weights: dict[str, int]) -> str:
 
 def cluster(snapshot: Snapshot, found: Way) -> Iterator[Problem]:
     """Routes to what the proxy does not have: it answers these requests with 503 (flag NC)."""
+    if unknown := list(decided(snapshot, routes.Kind.NO_SUBSET)):
+        yield from unknown
+        return
     for name in found.clusters:
         if name in found.proxy.clusters or "|" not in name:
             continue

@@ -15,6 +15,7 @@ from typing import Any
 
 from mesh.cluster import api, dump, envoy
 from mesh.cluster.api import Question
+from mesh.cluster.dump import Dump
 from mesh.cluster.envoy import Proxy
 from mesh.cluster.istiod import Connection, Istiods, latest
 from mesh.cluster.kubectl import Kubectl, KubectlError
@@ -149,6 +150,15 @@ def _known(pod: Mapping[str, Any], proxy: Proxy, connections: Mapping[tuple[str,
 def _without_pod(connection: Connection, labels: Mapping[str, str]) -> Known:
     caller = Caller(connection.namespace, connection.pod, labels, has_pod=False)
     return Known(caller, None, connection, (connection.namespace, frozenset(labels.items()), "without a pod"))
+
+
+def of_dump(proxy: Dump) -> Config:
+    """From the whole of an Envoy's configuration."""
+    return Config(
+        tuple(host for table in proxy.routes.values() for host in _virtual_hosts(table.body)),
+        tuple(one for listener in proxy.listeners.values() for one in _of_listener(listener.body)),
+        {name: cluster.object for name, cluster in proxy.clusters.items()},
+    )
 
 
 def _parsed(answers: Sequence[bytes | KubectlError]) -> Config | KubectlError:

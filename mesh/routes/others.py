@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import names
 from mesh.cluster import owners
 from mesh.cluster.kubectl import Kubectl, KubectlError
 from mesh.cluster.objects import Object, identity
@@ -103,6 +104,8 @@ def _decides(difference: Difference, caller: Caller, expected: Expected, objects
         if filters := [str(identity(item)) for item in patching(caller, expected, objects)]:
             return Kind.CHANGED, ", ".join(filters)
         return Kind.LATE, name
+    if name == f"DestinationRule {expected.namespace}/{names.destination_rule(expected.service)}":
+        return Kind.LATE, name  # the service's own has all subsets
     if kind is Kind.ELSEWHERE and not name:
         rule = objects.named(expected.rule)
         return kind, "" if rule is None else name

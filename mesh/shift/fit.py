@@ -63,6 +63,8 @@ def require_fit(driver: Stack, live: LiveService, plan: Plan, say: Callable[[str
         known = reading.result()
         endpoints = pool.submit(_endpoints, live, known)
         found = look(live.config, live.kubectl, [live.name], seen, known)[live.name]
+    excepted = _excepted(live, found, say)
+    unreached = {(caller.namespace, caller.name) for caller in excepted}
     pods, rollouts = live.pods(seen), live.rollouts(seen)
     for version in rising(plan.start, plan.aim):
         if not pods[version].ready:
@@ -73,9 +75,11 @@ def require_fit(driver: Stack, live: LiveService, plan: Plan, say: Callable[[str
                 "or mend what holds it up and `pulumi up`"
             )
         for proxy, some in endpoints.result().items():
-            if some and not any(one.healthy and one.cluster.subset == version for one in some):
+            if (proxy.namespace, proxy.pod) in unreached or not some:
+                continue
+            if not any(one.healthy and one.cluster.subset == version for one in some):
                 raise NotFitError(f"the proxy of {proxy.pod} knows no healthy pod of {live.name} {version}")
-    return _excepted(live, found, say)
+    return excepted
 
 
 def _endpoints(live: LiveService, known: Callers) -> dict[Proxy, list[Endpoint]]:

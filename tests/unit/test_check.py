@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +13,9 @@ import pytest
 from config import versions
 from mesh.check import find as check
 from mesh.check.find import Finding, Situation
+from mesh.cluster import api
 from mesh.cluster import istiod as control_plane
+from mesh.cluster.api import Question
 from mesh.cluster.kubectl import KubectlError
 from mesh.program.stack import Stack
 
@@ -209,12 +212,12 @@ class Asked(Cluster):
 
     known: dict[str, list[Object]] = field(default_factory=dict)
 
-    def run(self, *args: str, timeout: float = 60, stdin: str | None = None) -> str:
-        if args[0] != "exec":
-            return super().run(*args, timeout=timeout, stdin=stdin)
-        if args[2] not in self.known:
-            raise KubectlError("pods is forbidden")
-        return f"2026-01-01 INFO some log\n{json.dumps(self.known[args[2]])}\n"
+    def get(self, questions: Sequence[Question]) -> list[bytes | KubectlError]:
+        """As `mesh.cluster.api.Pods`."""
+        return [
+            json.dumps(self.known[asked.pod]).encode() if asked.pod in self.known else KubectlError("pods is forbidden")
+            for asked in questions
+        ]
 
 
 SIDECAR = [{"name": "istio-proxy", "image": "istio/proxyv2:1.31.0"}]
@@ -234,6 +237,7 @@ def knowing(**known: list[Object]) -> Asked:
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(control_plane, "_PAUSE", 0.0)
+    monkeypatch.setattr(api, "pods", lambda kubectl: kubectl)
 
 
 A, B = {"proxy": "a.istio-demo", **NONCES}, {"proxy": "b.istio-demo", **NONCES}
@@ -263,4 +267,4 @@ def test_a_proxy_that_did_not_take_its_configuration_is_named_with_what_envoy_sa
 
 def test_an_istiod_that_cannot_be_asked_is_a_warning() -> None:
     (finding,) = found(check.proxies, knowing())
-    assert finding.level == "warning" and "pods is forbidden" in finding.what and "pods/exec" in finding.fix
+    assert finding.level == "warning" and "pods is forbidden" in finding.what and "pods/portforward" in finding.fix

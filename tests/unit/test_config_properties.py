@@ -63,6 +63,7 @@ COMPLETE: Mapping[str, Any] = {
         "charts": "oci://example.com/charts",
         "hub": "example.com/istio",
         "images": {"pilot": "example.com/istio/pilot@sha256:0"},
+        "accept": ["Sidecar office/default"],
         "imagePullSecrets": ["pull"],
     },
     "nodes": {

@@ -12,6 +12,7 @@ import atexit
 import json
 import subprocess
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from http import HTTPStatus
@@ -31,6 +32,9 @@ AT_ONCE = 64
 
 SECONDS = 20.0
 """How long an answer may take."""
+
+IDLE_SECONDS = 30.0
+"""After so long nobody can tell whether what lies between here and the pod still keeps a port-forward."""
 
 RIGHTS = "the rights get and create on pods/portforward"
 
@@ -96,13 +100,15 @@ class Pods:
             except TimeoutError:
                 return KubectlError(f"no answer within {SECONDS:.0f} seconds")
             except _BROKEN as error:
-                return KubectlError(f"the port-forward broke off: {error or type(error).__name__}")
+                return KubectlError(f"the port-forward broke off: {str(error) or type(error).__name__}")
 
     async def _ask(self, question: Question) -> bytes:
         where = question[:3]
         if kept := self._kept.pop(where, None):
             with suppress(*_BROKEN):  # it may have ended since the last question
-                return await self._through(kept, question)
+                if time.monotonic() - kept.used < IDLE_SECONDS:
+                    return await self._through(kept, question)
+            kept.close()
         return await self._through(await _Forward.to(self._socket, *where), question)
 
     async def _through(self, forward: _Forward, question: Question) -> bytes:
@@ -159,6 +165,7 @@ class _Forward:
     """
 
     def __init__(self, socket: ClientConnection) -> None:
+        self.used = time.monotonic()
         self._socket = socket
         self._opened: set[int] = set()
         self._http = h11.Connection(h11.CLIENT)
@@ -205,6 +212,7 @@ class _Forward:
                     break
         if self._http.states == {h11.CLIENT: h11.DONE, h11.SERVER: h11.DONE}:
             self._http.start_next_cycle()
+            self.used = time.monotonic()
         if status != HTTPStatus.OK:
             raise KubectlError(f"{path} was answered with {status}: {_beginning(body)}")
         return bytes(body)

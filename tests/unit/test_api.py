@@ -90,6 +90,14 @@ def test_one_that_ended_meanwhile_is_opened_again(pods: Pods, server: StandIn) -
         assert server.forwards == turn
 
 
+def test_one_that_lay_idle_is_trusted_no_more(pods: Pods, server: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api, "IDLE_SECONDS", 0.1)
+    for pause, forwards in ((0.0, 1), (0.0, 1), (0.2, 2)):
+        time.sleep(pause)
+        assert pods.get([asked("good")]) == [b"shop good 15000 /stats"]
+        assert server.forwards == forwards
+
+
 def test_so_many_pods_are_asked_at_once(pods: Pods, server: StandIn) -> None:
     pods.get([Question("shop", "slow", port, "/") for port in range(1, 3 * api.AT_ONCE)])
     assert 1 < server.most <= api.AT_ONCE

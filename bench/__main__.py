@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 import localcluster
-from bench import enforced, nodes, reported, scale, upgrade
+from bench import callers, connected, enforced, nodes, reported, scale, upgrade
 from bench.enforced import Share
 from bench.measure import Comparison, in_turn
 from bench.peers import (
@@ -47,6 +47,8 @@ PARTS = {
     "g": "the preparation of nodes that are prepared already",
     "h": "from a changed weight to the comment on the pull request",
     "i": "how it grows from 10 to 300 services",
+    "j": "a shift and a look at 3 and at 41 callers, side by side with an earlier build",
+    "k": "a shift with 1,000 more proxies connected, which are simulated",
 }
 
 
@@ -74,7 +76,7 @@ class Bench:
             if "e" in parts:
                 yield from upgrade.compared(self.cluster, ours, istioctl, self.folder / "charts", runs)
                 ours.begin()
-        if not set("bcfghi") & set(parts):
+        if not set("bcfghijk") & set(parts):
             return
         bare = Program(BareStack(INSTANCE, self.folder / "bare", environment), kubectl, config)
         bare.begin()
@@ -91,6 +93,10 @@ class Bench:
             yield from nodes.comparisons(ours, self.folder)
         if "h" in parts:
             yield from reported.compared(ours)
+        if "j" in parts:
+            yield from callers.comparisons(ours, self.folder)
+        if "k" in parts:
+            yield from connected.comparisons(self.cluster, ours)
         if "i" in parts:
             objects = Program(scale.BareObjects(INSTANCE, self.folder / "objects", environment), kubectl, config)
             yield from scale.grow(ours, objects)

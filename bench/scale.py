@@ -119,10 +119,10 @@ class Memory:
 
     def _watch(self) -> None:
         while not self._over.wait(0.1):
-            self.peak = max(self.peak, sum(map(_resident, _descendants(os.getpid()))))
+            self.peak = max(self.peak, sum(map(resident, descendants(os.getpid()))))
 
 
-def _descendants(process: int) -> Iterator[int]:
+def descendants(process: int) -> Iterator[int]:
     for task in Path(f"/proc/{process}/task").glob("*/children"):
         try:
             children = [int(child) for child in task.read_text().split()]
@@ -130,10 +130,10 @@ def _descendants(process: int) -> Iterator[int]:
             continue
         for child in children:
             yield child
-            yield from _descendants(child)
+            yield from descendants(child)
 
 
-def _resident(process: int) -> int:
+def resident(process: int) -> int:
     try:
         return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * _PAGE
     except OSError:

@@ -1,7 +1,10 @@
 // Command simulated-proxies stands in for the sidecars of many pods: to istiod each is one more Envoy that asks for its
-// configuration and acknowledges it. It carries no requests. What it prints is one line of JSON for each thing that
-// happens: {"connected": 1000} when all have their routes for the first time, and for each acknowledged route with the
-// given name {"at": 1795824000.123, "proxy": "caller-0007", "weights": {"v1": 90, "v2": 10}}, at in seconds since 1970.
+// configuration and acknowledges it. It carries no requests. It prints one line of JSON for each thing that happens:
+//
+//	{"connected": 1000}: all have their routes for the first time
+//	{"at": 1795824000.123, "proxy": "caller-0007", "weights": {"v1": 90, "v2": 10}}: acknowledged, at in seconds since 1970
+//	{"lost": "caller-0007", "why": "…"}: a connection ended that had its routes
+//
 // It ends when its standard input does.
 package main
 
@@ -14,7 +17,6 @@ import (
 	"os"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	cluster "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
@@ -35,6 +37,9 @@ const (
 	endpoints = prefix + "endpoint.v3.ClusterLoadAssignment"
 	listeners = prefix + "listener.v3.Listener"
 	routes    = prefix + "route.v3.RouteConfiguration"
+
+	// As often as an istiod on few processors takes new connections.
+	pause = 40 * time.Millisecond
 )
 
 var (
@@ -64,36 +69,44 @@ type acknowledged struct {
 	Weights map[string]uint32 `json:"weights"`
 }
 
+type stream = grpc.BidiStreamingClient[discovery.DeltaDiscoveryRequest, discovery.DeltaDiscoveryResponse]
+
 // proxy is one Envoy, as far as istiod can tell.
 type proxy struct {
 	name, address string
 	// subscribed has the names that were asked for, of the kinds that are asked for by name.
 	subscribed map[string]map[string]bool
-	routed     func()
+	routed     bool
+	ready      func()
 }
 
 func main() {
 	flag.Parse()
-	var connected atomic.Int64
-	for number := range *count {
-		one := &proxy{
-			name:    fmt.Sprintf("caller-%04d", number),
-			address: fmt.Sprintf("10.200.%d.%d", number/250, number%250+1),
-			routed: sync.OnceFunc(func() {
-				if now := connected.Add(1); now == int64(*count) {
-					report(map[string]int64{"connected": now})
-				}
-			}),
+	var all sync.WaitGroup
+	all.Add(*count)
+	go func() {
+		all.Wait()
+		report(map[string]int{"connected": *count})
+	}()
+	go func() {
+		for number := range *count {
+			one := &proxy{
+				name:    fmt.Sprintf("caller-%04d", number),
+				address: fmt.Sprintf("10.200.%d.%d", number/250, number%250+1),
+				ready:   sync.OnceFunc(all.Done),
+			}
+			go one.live()
+			time.Sleep(pause)
 		}
-		go one.live()
-	}
+	}()
 	_, _ = io.Copy(io.Discard, os.Stdin)
 }
 
 func (p *proxy) live() {
 	for {
-		if err := p.connect(); err != nil {
-			fmt.Fprintf(os.Stderr, "%s: %v\n", p.name, err)
+		err := p.connect()
+		if p.routed {
+			report(map[string]string{"lost": p.name, "why": fmt.Sprint(err)})
 		}
 		time.Sleep(time.Second)
 	}
@@ -110,34 +123,34 @@ func (p *proxy) connect() error {
 		return err
 	}
 	defer connection.Close()
-	stream, err := discovery.NewAggregatedDiscoveryServiceClient(connection).DeltaAggregatedResources(context.Background())
+	to, err := discovery.NewAggregatedDiscoveryServiceClient(connection).DeltaAggregatedResources(context.Background())
 	if err != nil {
 		return err
 	}
-	p.subscribed = map[string]map[string]bool{endpoints: {}, routes: {}}
+	p.subscribed, p.routed = map[string]map[string]bool{endpoints: {}, routes: {}}, false
 	for _, kind := range []string{clusters, listeners} {
-		if err := stream.Send(&discovery.DeltaDiscoveryRequest{Node: p.node(), TypeUrl: kind}); err != nil {
+		if err := to.Send(&discovery.DeltaDiscoveryRequest{Node: p.node(), TypeUrl: kind}); err != nil {
 			return err
 		}
 	}
 	for {
-		answer, err := stream.Recv()
+		answer, err := to.Recv()
 		if err != nil {
 			return err
 		}
-		if err := p.take(stream, answer); err != nil {
+		if err := p.take(to, answer); err != nil {
 			return err
 		}
 	}
 }
 
 // take acknowledges an answer, and asks for what it makes necessary.
-func (p *proxy) take(stream grpc.BidiStreamingClient[discovery.DeltaDiscoveryRequest, discovery.DeltaDiscoveryResponse], answer *discovery.DeltaDiscoveryResponse) error {
+func (p *proxy) take(to stream, answer *discovery.DeltaDiscoveryResponse) error {
 	wanted, split, err := read(answer)
 	if err != nil {
 		return err
 	}
-	err = stream.Send(&discovery.DeltaDiscoveryRequest{TypeUrl: answer.TypeUrl, ResponseNonce: answer.Nonce})
+	err = to.Send(&discovery.DeltaDiscoveryRequest{TypeUrl: answer.TypeUrl, ResponseNonce: answer.Nonce})
 	if err != nil {
 		return err
 	}
@@ -145,17 +158,18 @@ func (p *proxy) take(stream grpc.BidiStreamingClient[discovery.DeltaDiscoveryReq
 		if split != nil {
 			report(acknowledged{float64(time.Now().UnixMicro()) / 1e6, p.name, split})
 		}
-		p.routed()
+		p.routed = true
+		p.ready()
 	}
 	for kind, names := range wanted {
-		if err := p.subscribe(stream, kind, names); err != nil {
+		if err := p.subscribe(to, kind, names); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (p *proxy) subscribe(stream grpc.BidiStreamingClient[discovery.DeltaDiscoveryRequest, discovery.DeltaDiscoveryResponse], kind string, names []string) error {
+func (p *proxy) subscribe(to stream, kind string, names []string) error {
 	var fresh []string
 	for _, name := range names {
 		if !p.subscribed[kind][name] {
@@ -166,7 +180,7 @@ func (p *proxy) subscribe(stream grpc.BidiStreamingClient[discovery.DeltaDiscove
 	if len(fresh) == 0 {
 		return nil
 	}
-	return stream.Send(&discovery.DeltaDiscoveryRequest{TypeUrl: kind, ResourceNamesSubscribe: fresh})
+	return to.Send(&discovery.DeltaDiscoveryRequest{TypeUrl: kind, ResourceNamesSubscribe: fresh})
 }
 
 // read says which other resources the ones in the answer refer to, by kind, and the weights of the named route, by

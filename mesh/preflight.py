@@ -20,6 +20,8 @@ from mesh import purge, upgrade
 from mesh.cluster import owners
 from mesh.cluster.kubectl import Kubectl, KubectlError
 from mesh.cluster.objects import identity, live, named
+from mesh.routes import foresee, others
+from mesh.routes.model import expected
 
 # An unreachable cluster is told within ten seconds, of which Pulumi needs two to start.
 _REQUEST_TIMEOUT, _TIMEOUT = "--request-timeout=4s", 8.0
@@ -66,6 +68,7 @@ def check(config: StackConfig, owner: str) -> bool:
     try:
         with ThreadPoolExecutor() as pool:
             mesh_pods = pool.submit(_mesh_pods, kubectl, config)
+            rivals = pool.submit(_decided, kubectl, config, owner)
             found = {**_found(kubectl, config, made), **_secrets(kubectl, config, made)}
             refused = list(_refusals(kubectl, config, owner, found, mesh_pods.result()))
             going = list(_going(kubectl, config, owner, found, made))
@@ -78,6 +81,10 @@ def check(config: StackConfig, owner: str) -> bool:
             "kubectl get namespaces"
         ) from None
     foreign = in_the_way(config, found, made, owner)
+    ours = [one for one in rivals.result() if one.is_ours]
+    for one in rivals.result():
+        if not one.is_ours:
+            pulumi.warn(f"{one.what}\n     fix: {one.fix}")
     if not config.namespace.create and ("Namespace", config.namespace.name) not in found:
         raise pulumi.RunError(
             f"the namespace {config.namespace.name} is not there; nothing was changed\n\n"
@@ -89,6 +96,11 @@ def check(config: StackConfig, owner: str) -> bool:
         raise _refusal(
             "the cluster has objects in the way that this stack does not own", foreign, "to take them over: mesh adopt"
         )
+    if ours:
+        raise _refusal(
+            "rules of others would decide over requests to this stack's services",
+            [f"{one.what}\n     fix: {one.fix}" for one in ours],
+        )
     if going:
         raise _refusal("a namespace of this stack would be deleted, with what has to stay", going)
     if refused:
@@ -96,6 +108,14 @@ def check(config: StackConfig, owner: str) -> bool:
     if changed := sorted(reselected(config, found)):
         raise _refusal("Kubernetes can change no workload's selector, only replace it with all its pods", changed)
     return bool(mesh_pods.result())
+
+
+def _decided(kubectl: Kubectl, config: StackConfig, owner: str) -> list[foresee.Rival]:
+    """What others have in the whole cluster that would count in the place of the stack's rules."""
+    services = [expected(one) for one in rules.routed(config)]
+    if not services:
+        return []
+    return foresee.rivals(services, others.read(kubectl, config.mesh.namespace), owner, config.mesh.accept)
 
 
 def _copy_charts(config: StackConfig) -> None:

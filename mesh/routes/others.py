@@ -6,8 +6,8 @@ also what tells that a rule would not count. Whose rules do, measured with Istio
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -17,8 +17,11 @@ from mesh.cluster.kubectl import Kubectl, KubectlError
 from mesh.cluster.objects import Object, identity
 from mesh.routes.model import Caller, Difference, Expected, Kind
 
-_ISTIO: Final = "virtualservices,destinationrules,sidecars,envoyfilters"
-_GATEWAY_API: Final = ("httproutes", "grpcroutes", "tcproutes", "tlsroutes")
+_KINDS: Final = (
+    *(f"{kind}.networking.istio.io" for kind in ("virtualservices", "destinationrules", "sidecars", "envoyfilters")),
+    *(f"{kind}.gateway.networking.k8s.io" for kind in ("httproutes", "grpcroutes", "tcproutes", "tlsroutes")),
+)
+_NO_SUCH_KIND: Final = re.compile(r'have a resource type "(\w+)" in group "([\w.]+)"')
 _ROUTE_KINDS: Final = {"HTTPRoute", "GRPCRoute", "TCPRoute", "TLSRoute"}
 # What an EnvoyFilter patches when it changes where requests go, or how.
 _ROUTE_PATCHES: Final = {"ROUTE_CONFIGURATION", "VIRTUAL_HOST", "HTTP_ROUTE"}
@@ -69,11 +72,20 @@ class Finding:
 
 
 def read(kubectl: Kubectl, root: str) -> Objects:
-    """Of the kinds that the cluster has, and that may be read."""
-    kinds = [",".join(f"{kind}.networking.istio.io" for kind in _ISTIO.split(","))]
-    kinds += [f"{kind}.gateway.networking.k8s.io" for kind in _GATEWAY_API]
-    with ThreadPoolExecutor() as pool:
-        return Objects([item for items in pool.map(lambda kind: _items(kubectl, kind), kinds) for item in items], root)
+    """Of the kinds that the cluster has; none where they may not be read: then Envoy's word has to do."""
+    kinds = [*_KINDS]
+    while kinds:
+        try:
+            return Objects(kubectl.items(",".join(kinds), "--all-namespaces", "--show-managed-fields"), root)
+        except KubectlError as error:
+            unknown = _NO_SUCH_KIND.search(str(error))
+            if not unknown:
+                break
+            name, group = unknown.groups()
+            # kubectl names the first one that it does not find: without HTTPRoutes there is no Gateway API.
+            gone = f".{group}" if name in ("httproutes", "virtualservices") else f"{name}.{group}"
+            kinds = [kind for kind in kinds if not kind.endswith(gone)]
+    return Objects((), root)
 
 
 def findings(found: Mapping[Caller, Sequence[Difference]], expected: Expected, objects: Objects) -> list[Finding]:
@@ -87,7 +99,7 @@ def findings(found: Mapping[Caller, Sequence[Difference]], expected: Expected, o
                 callers.append(caller)
     return [
         Finding(
-            expected.service, kind, name, _owner(objects.named(name)), what, _fix(kind, name, expected), (*callers,)
+            expected.service, kind, name, owner_of(objects.named(name)), what, _fix(kind, name, expected), (*callers,)
         )
         for (kind, name, what), callers in gathered.items()
     ]
@@ -171,11 +183,11 @@ def patching(caller: Caller, expected: Expected, objects: Objects) -> Iterator[O
     for item in objects.of("EnvoyFilter"):
         if item["metadata"]["namespace"] in (caller.namespace, objects.root) and _selects(item, caller):
             patches = item.get("spec", {}).get("configPatches", ())
-            if any(_changes_route(patch, expected) for patch in patches):
+            if any(changes_route(patch, expected) for patch in patches):
                 yield item
 
 
-def _changes_route(patch: Mapping[str, Any], expected: Expected) -> bool:
+def changes_route(patch: Mapping[str, Any], expected: Expected) -> bool:
     match = patch.get("match", {})
     if patch.get("applyTo") not in _ROUTE_PATCHES or match.get("context", "ANY") not in _OUTBOUND:
         return False
@@ -196,7 +208,7 @@ def _selects(item: Object, caller: Caller) -> bool:
     return _selector(item).items() <= caller.labels.items()
 
 
-def _owner(item: Object | None) -> str:
+def owner_of(item: Object | None) -> str:
     if item is None:
         return ""
     if found := owners.manager(item, ""):
@@ -231,11 +243,3 @@ def _resource(name: str) -> str:
     kind, _, where = name.partition(" ")
     namespace, _, own = where.partition("/")
     return f"{kind.lower()} {own} --namespace {namespace}"
-
-
-def _items(kubectl: Kubectl, kinds: str) -> Iterable[Object]:
-    try:
-        return kubectl.items(kinds, "--all-namespaces", "--show-managed-fields")
-    except KubectlError:
-        # A kind that the cluster does not have, or that may not be read: then Envoy's word has to do.
-        return ()

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import names
+from mesh import drain
 from mesh.cluster.envoy import Cluster, Proxy, each, proxies
 from mesh.cluster.kubectl import Kubectl, KubectlError
 from mesh.cluster.objects import is_ready
@@ -83,6 +84,19 @@ class Subsets:
         return (
             f"{self._until(missing)} proxies send to no other subsets than the rules of {', '.join(routed) or 'none'}"
         )
+
+    def drained(self, routed: Known) -> None:
+        """Waits for what is in flight to the subsets that are no longer `routed` to, as their pods may go next."""
+        labels = {
+            f"{subset} of {name}": {**service.selector, **own}
+            for name, service in self.services.items()
+            for subset, own in service.subsets.items()
+            if subset not in routed.get(name, ())
+        }
+        try:
+            drain.drained(self.kubectl, drain.going(self.kubectl, self.namespace, labels))
+        except KubectlError as error:
+            print(f"did not wait for what is in flight: {error}")
 
     def routed(self) -> Known:
         """The subsets that the live rules of the services have a route to, a weight of 0 included."""
@@ -173,23 +187,24 @@ def main(step: str) -> None:
             case "announced":
                 print(waiting.announced())
             case "forgotten":
-                print(_forgotten(waiting))
+                _forgotten(waiting)
             case _:
                 raise SystemExit(f"unknown step '{step}': announced or forgotten")
     except (KubectlError, TimeoutError) as error:
         raise SystemExit(str(error)) from None
 
 
-def _forgotten(waiting: Subsets) -> str:
+def _forgotten(waiting: Subsets) -> None:
     """When the rules go altogether, so may the proxies: nothing may stop that."""
     routed: Known = {}
     try:
         routed = waiting.routed()
-        return waiting.forgotten(routed)
+        print(waiting.forgotten(routed))
     except (KubectlError, TimeoutError) as error:
         if routed:
             raise
-        return f"did not wait: {error}"
+        print(f"did not wait: {error}")
+    waiting.drained(routed)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from mesh import wait
+from mesh import drain, wait
 from mesh.cluster.envoy import Proxy
 from mesh.cluster.kubectl import Kubectl, KubectlError
 
@@ -186,6 +186,26 @@ def test_the_command_of_an_earlier_version_may_go(
     monkeypatch.setattr(sys, "stdin", io.StringIO())
     wait.main("forgotten")
     assert "1 proxies send to no other subsets" in capsys.readouterr().out
+
+
+def test_what_is_in_flight_to_subsets_that_are_forgotten_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of v1 there is a rule left. Whatever goes wrong there stops nothing."""
+    asked: list[Mapping[str, Mapping[str, str]]] = []
+
+    def going(_kubectl: Kubectl, _namespace: str, versions: Mapping[str, Mapping[str, str]]) -> list[drain.Going]:
+        asked.append(versions)
+        raise KubectlError("forbidden")
+
+    monkeypatch.setattr(drain, "going", going)
+    environment(monkeypatch, proxy(routes("v1")), **LEFT)
+    wait.main("forgotten")
+    environment(monkeypatch, proxy(routes()))
+    wait.main("forgotten")
+    labels = {f"{v} of bill-service": {"service": "bill-service", "version": v} for v in ("v1", "v2")}
+    assert asked == [{"v2 of bill-service": labels["v2 of bill-service"]}, labels]
+    assert capsys.readouterr().out.count("did not wait for what is in flight: forbidden") == 2
 
 
 def environment(monkeypatch: pytest.MonkeyPatch, asked: Telling, **rules: Any) -> None:

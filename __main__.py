@@ -60,6 +60,7 @@ workloads = {
             config.mesh_of(name),
             config.protect,
             stack.secrets(service.secrets),
+            config.connection_seconds,
         ),
         after(workload_namespace),
     )

@@ -18,11 +18,17 @@ from config import Workload as VersionConfig
 from config.merge import patched, settled
 from istio.values import sidecar
 
+# Seconds, by default: how long a sidecar that is a container like the others outlives the word to stop (a native one
+# ends after all of them), and how long a proxy keeps the connections of a TCP port whose routes have changed.
+# https://istio.io/latest/docs/reference/config/istio.mesh.v1alpha1/#ProxyConfig
+_SIDECAR_DRAINS, _LISTENER_DRAINS = 5, 45
+
 
 @dataclass(frozen=True)
 class WorkloadArgs:
     """`selector` selects the pods of all versions of `service`; `mesh` has the control plane of these pods alone;
-    `protect` is for the Service, and `secrets` has a value for each of `service.secrets`."""
+    `protect` is for the Service, `secrets` has a value for each of `service.secrets`, and `connection_seconds` is how
+    long a TCP connection of these pods to another service may go on where that one's weights have changed."""
 
     service: ServiceConfig
     selector: Mapping[str, str]
@@ -30,6 +36,7 @@ class WorkloadArgs:
     mesh: Mesh
     protect: bool = False
     secrets: Mapping[str, pulumi.Output[str]] = field(default_factory=dict)
+    connection_seconds: int = 0
 
 
 class Workload(pulumi.ComponentResource):
@@ -106,7 +113,7 @@ class Workload(pulumi.ComponentResource):
         template: Mapping[str, Any] = {
             "metadata": {
                 "labels": {"app": self._name, **_revision_label(self._args.mesh), **workload.labels, **selector},
-                "annotations": {**_sidecar_annotations(self._args.mesh), **self._checksum(workload)},
+                "annotations": {**self._sidecar(workload), **self._checksum(workload)},
             },
             "spec": {
                 "serviceAccountName": self._name,
@@ -143,6 +150,20 @@ class Workload(pulumi.ComponentResource):
                 labels=selector,
             )
 
+    def _sidecar(self, workload: VersionConfig) -> dict[str, str]:
+        """`names.SIDECAR` makes the pods roll when it changes, and only a new pod gets another sidecar."""
+        if not self._args.mesh.on:
+            return {}
+        # Istio drops every statistic of the requests that a sidecar sends. Those by subset are few, and tell versions
+        # apart: without them nobody knows how long the requests to each of them took.
+        config: dict[str, Any] = {"proxyStatsMatcher": {"inclusionRegexps": [names.SUBSET_STATISTICS]}}
+        # Neither is given where Istio's own is long enough: another one would roll the pods.
+        if workload.drain_seconds > _SIDECAR_DRAINS:
+            config["terminationDrainDuration"] = f"{workload.drain_seconds}s"
+        if self._args.connection_seconds > _LISTENER_DRAINS:
+            config["drainDuration"] = f"{self._args.connection_seconds}s"
+        return {names.SIDECAR: sidecar(self._args.mesh), "proxy.istio.io/config": json.dumps(config)}
+
     def _checksum(self, workload: VersionConfig) -> dict[str, pulumi.Output[str]]:
         """A running pod does not see that a value of its environment has changed."""
         return {names.SECRETS: self._secret.checksum(workload.secrets)} if self._secret and workload.secrets else {}
@@ -159,18 +180,6 @@ def _url(name: str, args: WorkloadArgs) -> pulumi.Output[str]:
 def _revision_label(mesh: Mesh) -> dict[str, str]:
     """Always there: it counts as soon as the namespace's label goes, because services differ in it."""
     return {names.REVISION: mesh.default_revision} if mesh.on else {}
-
-
-def _sidecar_annotations(mesh: Mesh) -> dict[str, str]:
-    """`names.SIDECAR` makes the pods roll when it changes, and only a new pod gets another sidecar."""
-    if not mesh.on:
-        return {}
-    return {
-        names.SIDECAR: sidecar(mesh),
-        # Istio drops every statistic of the requests that a sidecar sends. Those by subset are few, and tell versions
-        # apart: without them nobody knows how long the requests to each of them took.
-        "proxy.istio.io/config": json.dumps({"proxyStatsMatcher": {"inclusionRegexps": [names.SUBSET_STATISTICS]}}),
-    }
 
 
 def _spread(workload: VersionConfig, selector: Mapping[str, str]) -> dict[str, Any]:

@@ -531,6 +531,29 @@ def test_drain(template: Mapping[str, Any], lifecycle: Mapping[str, Any] | None,
     assert pod(recording)["spec"]["terminationGracePeriodSeconds"] == grace
 
 
+@pytest.mark.parametrize(
+    ("drain", "connections", "expected"),
+    [
+        (5, 45, {}),
+        (0, 0, {}),
+        (20, 0, {"terminationDrainDuration": "20s"}),
+        (60, 60, {"terminationDrainDuration": "60s", "drainDuration": "60s"}),
+    ],
+)
+def test_a_sidecar_lasts_as_long_as_the_drain(drain: int, connections: int, expected: Mapping[str, str]) -> None:
+    """And is as Istio has it where that is long enough, as any change rolls the pods."""
+
+    def make(given: StackConfig, opts: pulumi.ResourceOptions | None = None) -> Workload:
+        args = WorkloadArgs(
+            given.services["bill-service"], {}, "istio-demo", given.mesh, connection_seconds=connections
+        )
+        return Workload("bill-service", args, opts)
+
+    template = pod(made(make, services={"bill-service": {"template": {"drainSeconds": drain}}}))
+    found = json.loads(template["metadata"]["annotations"]["proxy.istio.io/config"])
+    assert {key: value for key, value in found.items() if key != "proxyStatsMatcher"} == expected
+
+
 def test_container_has_what_the_version_says() -> None:
     version = {
         "image": "nginx:1",

@@ -21,7 +21,7 @@ _HELD = 600
 # stream from the server takes: frames of HTTP/2, a message each second, the status in the trailers.
 _SERVER = r"""
 use IO::Socket::INET;
-$SIG{CHLD} = "IGNORE"; $SIG{TERM} = sub { exit };
+$SIG{CHLD} = "IGNORE"; $SIG{TERM} = $SIG{QUIT} = sub { exit };
 sub echo { my $c = shift; while (sysread($c, my $b, 4096)) { syswrite($c, $b) } }
 sub http {
   my $c = shift;

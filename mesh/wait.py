@@ -1,8 +1,7 @@
 """Waits for the proxies between two steps of a change, so that no request meets a subset that is not there.
 
 Run by the command in components/routing.py, which says on stdin what to wait for: all services at once, so that a
-change of many asks a proxy no more often than a change of one. The proxies themselves are asked, by their admin
-interface: what istiod has sent says nothing on what they have taken over.
+change of many asks a proxy no more often than a change of one.
 """
 
 from __future__ import annotations
@@ -10,24 +9,20 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import names
 from mesh import drain
-from mesh.cluster.envoy import Cluster, Proxy, each, proxies
+from mesh.cluster.envoy import Cluster
 from mesh.cluster.kubectl import Kubectl, KubectlError
 from mesh.cluster.objects import is_ready
+from mesh.routes.model import Caller, Config
+from mesh.routes.wait import LateError, until
 
 SECONDS = 120.0
-PAUSE = 0.2
-_SHOWN = 20
-
-Missing = str
-"""What a proxy lacks, in words; '' when it is ready."""
 
 Known = Mapping[str, Collection[str]]
 """Service → subsets."""
@@ -52,31 +47,32 @@ class Subsets:
     def announced(self) -> str:
         """Waits until every proxy knows the subsets, with an endpoint for each that has a pod that is ready."""
         ready = self._with_ready_pods()
+        elsewhere: set[str] = set()
 
-        def missing(proxy: Proxy) -> Missing:
-            known: defaultdict[str, dict[str, bool]] = defaultdict(dict)
-            for status in proxy.json("clusters", format="json").get("cluster_statuses", []):
-                if found := self._destination(Cluster.parse(status["name"])):
-                    service, subset = found
-                    known[service][subset] = known[service].get(subset, False) or bool(status.get("host_statuses"))
-            lacking = {
-                service: [
-                    subset
-                    for subset in self.services[service].subsets
-                    if subset not in found or (subset in ready[service] and not found[subset])
-                ]
-                for service, found in known.items()  # it sees nothing of the others
-            }
+        def missing(caller: Caller, config: Config) -> str:
+            lacking: defaultdict[str, set[str]] = defaultdict(set)
+            for service, subsets, known in self._known(config):
+                rule = config.clusters[known[""]] if "" in known else ""
+                if rule and not rule.startswith(f"DestinationRule {self.namespace}/"):
+                    elsewhere.add(f"{caller}, for whom {rule} counts")
+                    continue
+                for subset in subsets:
+                    has_pod = subset in ready[service] and config.reached is not None
+                    if subset not in known or (has_pod and known[subset] not in (config.reached or ())):
+                        lacking[service].add(subset)
             return _said("does not know", lacking)
 
-        return f"{self._until(missing)} proxies know the subsets of {', '.join(self.services)}"
+        count = self._until(missing, endpoints=True)
+        for one in sorted(elsewhere):
+            print(f"not waited for {one}")
+        return f"{count} proxies know the subsets of {', '.join(self.services)}"
 
     def forgotten(self, routed: Known) -> str:
         """Waits until no proxy has a route to a subset but those that are still `routed` to."""
 
-        def missing(proxy: Proxy) -> Missing:
+        def missing(_: Caller, config: Config) -> str:
             going: defaultdict[str, set[str]] = defaultdict(set)
-            for service, subset in filter(None, map(self._destination, proxy.destinations())):
+            for service, subset in filter(None, map(self._destination, map(Cluster.parse, config.destinations))):
                 if subset and subset not in routed.get(service, ()):
                     going[service].add(subset)
             return _said("still sends to", going)
@@ -128,38 +124,29 @@ class Subsets:
             for name, service in self.services.items()
         }
 
-    def _until(self, missing: Callable[[Proxy], Missing]) -> int:
-        """How many proxies were asked until none lacked anything. Raises `TimeoutError`."""
-        end = time.monotonic() + SECONDS
-        waiting: Sequence[Proxy] = proxies(self.kubectl)
-        count = len(waiting)
-        while True:
-            answers = each(waiting, lambda proxy: _answer(proxy, missing))
-            if not (lacking := {proxy: text for proxy, text in answers.items() if text}):
-                return count
-            if time.monotonic() > end:
-                lines = [f"  {proxy.namespace}/{proxy.pod} {text}" for proxy, text in lacking.items()]
-                more = [f"  and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
-                listed = "\n".join([*lines[:_SHOWN], *more])
-                raise TimeoutError(
-                    f"after {SECONDS:.0f} seconds {len(lacking)} of {count} proxies are not ready for the change:\n"
-                    f"{listed}\n"
-                    "What comes after was not done, and requests go where they went. See what holds them up "
-                    "(istioctl proxy-status), then `pulumi up` again."
-                )
-            waiting = list(lacking)
-            time.sleep(PAUSE)
+    def _known(self, config: Config) -> Iterator[tuple[str, Collection[str], dict[str, str]]]:
+        """Service, its subsets, and for each port those that a proxy knows → their cluster; '' is the whole."""
+        found: defaultdict[tuple[str, int], dict[str, str]] = defaultdict(dict)
+        for name in config.clusters:
+            cluster = Cluster.parse(name)
+            if cluster and (ours := self._destination(cluster)):
+                service, subset = ours
+                found[service, cluster.port][subset] = name
+        for (service, _), known in found.items():
+            yield service, self.services[service].subsets, known
+
+    def _until(self, missing: Callable[[Caller, Config], str], *, endpoints: bool = False) -> int:
+        """How many proxies were waited for until none lacked anything. Raises `TimeoutError`."""
+        try:
+            return until(self.kubectl, missing, SECONDS, endpoints=endpoints).callers
+        except LateError as late:
+            raise TimeoutError(
+                f"{late}\nWhat comes after was not done, and requests go where they went. See what holds them up "
+                "(istioctl proxy-status), then `pulumi up` again."
+            ) from None
 
 
-def _answer(proxy: Proxy, missing: Callable[[Proxy], Missing]) -> Missing:
-    try:
-        return missing(proxy)
-    except KubectlError as error:
-        # A pod that has gone asks nobody any more.
-        return "" if proxy.is_gone() else f"cannot be asked: {error}"
-
-
-def _said(what: str, subsets: Known) -> Missing:
+def _said(what: str, subsets: Known) -> str:
     listed = [f"{', '.join(sorted(some))} of {service}" for service, some in sorted(subsets.items()) if some]
     return f"{what} {', '.join(listed)}" if listed else ""
 

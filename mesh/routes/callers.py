@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mesh.cluster import api, dump, envoy
@@ -32,6 +32,7 @@ _PATHS = (
     "/config_dump?resource=dynamic_listeners&mask=active_state.listener",
     "/config_dump?resource=dynamic_active_clusters&mask=cluster.name,cluster.metadata",
 )
+_ENDPOINTS = "/clusters?format=json"
 
 
 @dataclass(frozen=True)
@@ -81,11 +82,14 @@ class Callers:
         except ValueError as error:
             raise KubectlError(f"istiod's answer cannot be read: {error}") from None
 
-    def configs(self, among: Iterable[Known] | None = None) -> dict[Caller, Config | KubectlError]:
-        """What each of them has; an error where that cannot be known."""
+    def configs(
+        self, among: Iterable[Known] | None = None, *, endpoints: bool = False
+    ) -> dict[Caller, Config | KubectlError]:
+        """What each of them has, with `endpoints` those of its clusters, too; an error where that cannot be known."""
         groups = self.groups(among)
         envoys = {group[0].caller: group[0].proxy for group in groups if group[0].proxy}
-        found = dict(zip(envoys, self._of_envoys([*filter(None, envoys.values())]), strict=True))
+        paths = (*_PATHS, _ENDPOINTS) if endpoints else _PATHS
+        found = dict(zip(envoys, self._of_envoys([*filter(None, envoys.values())], paths), strict=True))
         # Where a pod may not be asked, or is none, istiod says what it has for it.
         for caller, one in ((group[0].caller, group[0]) for group in groups):
             if one.connection and not isinstance(found.get(caller), Config):
@@ -93,10 +97,10 @@ class Callers:
                 found[caller] = answer if isinstance(answer, Config) else found.get(caller, answer)
         return {one.caller: found[group[0].caller] for group in groups for one in group}
 
-    def _of_envoys(self, proxies: Sequence[Proxy]) -> list[Config | KubectlError]:
-        questions = [Question(one.namespace, one.pod, one.port, path) for one in proxies for path in _PATHS]
+    def _of_envoys(self, proxies: Sequence[Proxy], paths: Sequence[str]) -> list[Config | KubectlError]:
+        questions = [Question(one.namespace, one.pod, one.port, path) for one in proxies for path in paths]
         answers = api.pods(self.kubectl).get(questions) if questions else []
-        return [_parsed(answers[at : at + len(_PATHS)]) for at in range(0, len(answers), len(_PATHS))]
+        return [_parsed(answers[at : at + len(paths)]) for at in range(0, len(answers), len(paths))]
 
     def _of_istiod(self, one: Known) -> Config | KubectlError:
         assert self.istiods and one.connection  # noqa: S101
@@ -163,7 +167,12 @@ def of_dump(proxy: Dump) -> Config:
 
 def _parsed(answers: Sequence[bytes | KubectlError]) -> Config | KubectlError:
     try:
-        return _config(entry for answer in answers for entry in json.loads(api.said(answer)).get("configs", ()))
+        said = [json.loads(api.said(answer)) for answer in answers]
+        config = _config(entry for answer in said for entry in answer.get("configs", ()))
+        if len(said) == len(_PATHS):
+            return config
+        clusters = said[-1].get("cluster_statuses", ())
+        return replace(config, reached=frozenset(one["name"] for one in clusters if one.get("host_statuses")))
     except KubectlError as error:
         return error
     except ValueError as error:

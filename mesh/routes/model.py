@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -62,11 +62,24 @@ class Connections:
 
 @dataclass(frozen=True)
 class Config:
-    """What decides over requests in one Envoy. `clusters`: name → the DestinationRule that it comes from, or ''."""
+    """What decides over requests in one Envoy. `clusters`: name → the DestinationRule that it comes from, or ''.
+
+    `reached` are the clusters with an endpoint, None where that was not asked for.
+    """
 
     virtual_hosts: tuple[VirtualHost, ...]
     connections: tuple[Connections, ...]
     clusters: Mapping[str, str]
+    reached: frozenset[str] | None = None
+
+    @property
+    def destinations(self) -> set[str]:
+        """Every cluster that requests, connections or copies of requests go to, weights of 0 included."""
+        routes = [
+            *(route for host in self.virtual_hosts for route in host.routes),
+            *(one.route for one in self.connections),
+        ]
+        return {name for route in routes for name in (*(to.cluster for to in route.destinations), *route.mirrors)}
 
 
 @dataclass(frozen=True)
@@ -219,10 +232,3 @@ def _wanted(route: Mapping[str, Any]) -> Wanted:
         mirror,
         next((match["sourceLabels"] for match in matches if "sourceLabels" in match), {}),
     )
-
-
-def all_routes(config: Config) -> Iterator[Route]:
-    """Whatever they are for."""
-    for host in config.virtual_hosts:
-        yield from host.routes
-    yield from (one.route for one in config.connections)

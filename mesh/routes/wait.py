@@ -1,10 +1,10 @@
-"""The one wait for callers: until what they do with requests to services is as it should be."""
+"""The one wait for callers: until what they do with requests is as it should be."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from mesh.cluster.istiod import Connection
 from mesh.cluster.kubectl import Kubectl, KubectlError
@@ -16,38 +16,76 @@ from mesh.routes.model import Caller, Config, Expected
 PAUSE = 0.1
 # Far more than a change that istiod has taken in waits there for its push to a proxy.
 _QUEUE_SECONDS = 3.0
-_LISTED = 10
+_LISTED = 20
 
 Configs = Mapping[Caller, Config | KubectlError]
+Wrong = Callable[[Caller, Config], str]
+"""What a caller does that it should not, in words; '' when all is well."""
 
 
-class NotEnforcedError(Exception):
+@dataclass(frozen=True)
+class Waited:
+    """For how many callers, and how long."""
+
+    callers: int
+    seconds: float
+
+
+class LateError(Exception):
     """Some callers still did something else when the time was over; the message names them."""
+
+    def __init__(self, late: Mapping[Caller, str], waited: Waited) -> None:
+        lines = [f"  {caller}: {what}" for caller, what in [*late.items()][:_LISTED]]
+        more = [f"  and {len(late) - _LISTED} more"] if len(late) > _LISTED else []
+        first = f"after {waited.seconds:.0f} s {len(late)} of {waited.callers} proxies are not as they should be:"
+        super().__init__("\n".join([first, *lines, *more]))
 
 
 def until_enforced(
     kubectl: Kubectl, services: Sequence[Expected], seconds: float, excepted: Collection[Caller] = ()
-) -> float:
-    """Waits until all callers treat the `services` as they should, but those `excepted`; says how long that took.
+) -> Waited:
+    """Waits until all callers treat the `services` as they should, but those `excepted`.
+
+    One that cannot see a service at all counts as none of its callers. Raises `KubectlError` and `LateError`.
+    """
+
+    def wrong(caller: Caller, config: Config) -> str:
+        for service in services:
+            if counts(caller, config, service) and judge.sees(config, service):
+                for one in judge.differences(config, caller, service):
+                    return f"{service.service} {one.where}: {one.what}"
+        return ""
+
+    return until(kubectl, wrong, seconds, excepted)
+
+
+def until(
+    kubectl: Kubectl, wrong: Wrong, seconds: float, excepted: Collection[Caller] = (), *, endpoints: bool = False
+) -> Waited:
+    """Waits until nothing is `wrong` with any caller but those `excepted`; with `endpoints` these are known, too.
 
     One proxy of each template shows it by its own configuration. The others have it when they have acknowledged at
     least the push that this one has: a change is pushed to all of them alike. So nobody counts as done because nothing
     speaks against it, and one that is late, or connects anew, is asked for itself a moment later. Raises `KubectlError`
-    and `NotEnforcedError`.
+    and `LateError`.
     """
     start = time.monotonic()
     seen = callers.read(kubectl)
     waiting = [one for one in seen.known if one.caller not in excepted]
+    count = len(waiting)
     while True:
-        configs = seen.configs(waiting)
+        configs = seen.configs(waiting, endpoints=endpoints)
         pushed = seen.connections()
         passed = time.monotonic() - start
-        done = {one.caller for group in seen.groups(waiting) for one in _done(group, configs, services, pushed, passed)}
+        done = {one.caller for group in seen.groups(waiting) for one in _done(group, configs, wrong, pushed, passed)}
         waiting = [replace(one, connection=pushed.get(one.key)) for one in waiting if one.caller not in done]
         if not waiting:
-            return time.monotonic() - start
+            return Waited(count, passed)
         if passed > seconds:
-            raise NotEnforcedError(_said(waiting, configs, services, seconds))
+            raise LateError(
+                {one.caller: _said(one.caller, configs, wrong) or "has not taken the newest" for one in waiting},
+                Waited(count, passed),
+            )
         time.sleep(PAUSE)
         if any(isinstance(configs[one.caller], KubectlError) for one in waiting):
             # A pod that has gone asks nobody any more.
@@ -59,13 +97,13 @@ def until_enforced(
 def _done(
     group: Sequence[Known],
     configs: Configs,
-    services: Sequence[Expected],
+    wrong: Wrong,
     pushed: Mapping[tuple[str, str], Connection],
     passed: float,
 ) -> Iterator[Known]:
-    """Those of a group that have what its first one shows, if that is as it should be."""
+    """Those of a group that have what its first one shows, if nothing is wrong with that."""
     first = group[0]
-    if any(_differences(first.caller, configs, services)):
+    if _said(first.caller, configs, wrong):
         return
     if first.caller.has_pod:
         yield first
@@ -79,22 +117,6 @@ def _done(
             yield one
 
 
-def _differences(caller: Caller, configs: Configs, services: Sequence[Expected]) -> Iterator[str]:
+def _said(caller: Caller, configs: Configs, wrong: Wrong) -> str:
     config = configs[caller]
-    if isinstance(config, KubectlError):
-        yield f"cannot be asked: {config}"
-        return
-    for service in services:
-        if counts(caller, config, service) and judge.sees(config, service):
-            yield from (
-                f"{service.service} {one.where}: {one.what}" for one in judge.differences(config, caller, service)
-            )
-
-
-def _said(waiting: Sequence[Known], configs: Configs, services: Sequence[Expected], seconds: float) -> str:
-    lines = [
-        f"  {one.caller}: {next(_differences(one.caller, configs, services), 'has not acknowledged the newest')}"
-        for one in waiting[:_LISTED]
-    ]
-    more = [f"  and {len(waiting) - _LISTED} more"] if len(waiting) > _LISTED else []
-    return "\n".join([f"after {seconds:.0f} s {len(waiting)} callers do not do as the rule says:", *lines, *more])
+    return f"cannot be asked: {config}" if isinstance(config, KubectlError) else wrong(caller, config)

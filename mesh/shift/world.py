@@ -15,7 +15,7 @@ from mesh.cluster.service import LiveService
 from mesh.program.stack import PulumiError, Stack
 from mesh.routes.look import service
 from mesh.routes.model import Caller
-from mesh.routes.wait import NotEnforcedError, until_enforced
+from mesh.routes.wait import LateError, until_enforced
 from mesh.shift.file import set_weights, take_back
 from mesh.shift.interrupts import Interrupts
 from mesh.shift.plan import ApplyError, Weights
@@ -91,7 +91,7 @@ class LiveWorld:
     def _guarded(self, action: Callable[[], object]) -> None:
         try:
             action()
-        except (edit.EditError, OSError, PulumiError, KubectlError, NotEnforcedError) as error:
+        except (edit.EditError, OSError, PulumiError, KubectlError, LateError) as error:
             self.busy = LOCKED in str(error)
             self.error = str(error)
             self.say(f"! {error}")

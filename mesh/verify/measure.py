@@ -13,7 +13,7 @@ from mesh.routes import callers
 from mesh.routes.look import look, service
 from mesh.routes.model import Kind
 from mesh.routes.others import Finding
-from mesh.routes.wait import NotEnforcedError, until_enforced
+from mesh.routes.wait import LateError, until_enforced
 from mesh.traffic.split import Split, judge
 from mesh.traffic.weights import described, without_zeros
 
@@ -65,7 +65,7 @@ def require_declared(live: LiveService, caller: Caller) -> list[Finding]:
         others = [one.caller for one in known.known if (one.caller.namespace, one.caller.name) != caller.key]
         try:
             until_enforced(live.kubectl, [service(live.config, live.kubectl, live.name, declared)], _SECONDS, others)
-        except NotEnforcedError as error:
+        except LateError as error:
             raise NotMeasurableError(str(error)) from None
     return [one for one in own if one.kind is not Kind.LATE]
 

@@ -100,7 +100,7 @@ def telling(monkeypatch: pytest.MonkeyPatch, *proxies: Telling) -> None:
 
 
 def proxy(name: str, *answers: Sequence[tuple[str, str, int]] | None, gone: bool = False) -> Telling:
-    return Telling(Kubectl(), NAMESPACE, name, {}, list(answers), gone)
+    return Telling(Kubectl(), NAMESPACE, name, answers=list(answers), gone=gone)
 
 
 def version(*pods: Object, seconds: int = 60, name: str = "v1 of cart") -> drain.Going:

@@ -149,9 +149,8 @@ LEFT = {"vs_bill_service": {"http": [{"route": [V1]}]}}
 
 @pytest.mark.parametrize(("step", "text"), [("announced", "does not know v2"), ("forgotten", "still sends to old")])
 def test_a_step_that_fails_ends_with_a_message(monkeypatch: pytest.MonkeyPatch, step: str, text: str) -> None:
-    environment(
-        monkeypatch, caller(replace(clusters(whole=True, v1=True), virtual_hosts=routes("old").virtual_hosts)), **LEFT
-    )
+    both = replace(clusters(whole=True, v1=True), virtual_hosts=routes("old").virtual_hosts)
+    environment(monkeypatch, caller(both), **LEFT)
     with pytest.raises(SystemExit, match=text):
         wait.main(step)
 

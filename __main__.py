@@ -9,7 +9,7 @@ from components.namespace import WorkloadNamespace, WorkloadNamespaceArgs
 from components.network import NetworkPolicies, NetworkPoliciesArgs
 from components.nodes import NodePrep, NodePrepArgs
 from components.purge import Purge, PurgeArgs, PurgeGuard
-from components.routing import Announced, AnnouncedArgs, Egress, EgressArgs, Routing, RoutingArgs
+from components.routing import Announced, Drained, Egress, EgressArgs, Routing, RoutingArgs, WaitArgs
 from components.workload import Workload, WorkloadArgs
 from config import stack
 from istio import kernel
@@ -71,17 +71,21 @@ if config.namespace.default_deny:
     policies.append(NetworkPolicies("network", NetworkPoliciesArgs(config, namespace), after(workload_namespace)))
 rules = [
     # The workload of somebody else has nothing to wait for.
-    Routing(service.name, RoutingArgs(service), after(workload_namespace, workloads[service.name]))
+    Routing(service.name, RoutingArgs(service), after(workload_namespace, *workloads[service.name].serving))
     for service in routed(config)
 ]
-announced = [Announced("subsets", AnnouncedArgs(config.cluster, rules), after(workload_namespace))] if rules else []
+announced = [Announced("subsets", WaitArgs(config.cluster, rules), after(workload_namespace))] if rules else []
 for rule in rules:
     rule.split(*announced)
+left = [rule for rule in rules if rule.routed.idle]
+drained = [Drained("versions", WaitArgs(config.cluster, left), after(workload_namespace))] if left else []
+for workload in workloads.values():
+    workload.rest(*drained)
 exits = [
     Egress(host, EgressArgs(egress, config.namespace.name, config.mesh.namespace), after(workload_namespace))
     for host, egress in config.outside.items()
 ]
-everything = [*prepared, workload_namespace, *workloads.values(), *policies, *rules, *announced, *exits]
+everything = [*prepared, workload_namespace, *workloads.values(), *policies, *rules, *announced, *drained, *exits]
 everything += [istio] if istio else []
 PurgeGuard("guard", PurgeArgs(config.cluster, config.mesh), after(*everything, protect=config.protect))
 

@@ -127,3 +127,6 @@ def outside(host: str) -> str:
 
 ANNOUNCED = "subsets-announced"
 """The command that waits for the proxies between subsets and weights."""
+
+DRAINED = "versions-drained"
+"""The command that waits for the requests between weights and versions that are to have no pods."""

@@ -4,11 +4,12 @@ from components.istio import Istio
 from components.namespace import WorkloadNamespace
 from components.nodes import NodePrep
 from components.purge import Purge, PurgeGuard
-from components.routing import Announced, Egress, Routing
+from components.routing import Announced, Drained, Egress, Routing
 from components.workload import Workload
 
 __all__ = [
     "Announced",
+    "Drained",
     "Egress",
     "Istio",
     "NodePrep",

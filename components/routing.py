@@ -45,13 +45,13 @@ class Routing(pulumi.ComponentResource):
 
     def split(self, *after: pulumi.Resource) -> None:
         """Registers the weights, which is all that a change of them touches, `after` the subsets are announced."""
-        _object(self, self.routed.weights, self.routed.namespace, after=after)
+        self.made = _object(self, self.routed.weights, self.routed.namespace, after=after)
         self.weights = pulumi.Output.from_input(self.routed.shares)
         self.register_outputs({"weights": self.weights})
 
 
 @dataclass(frozen=True)
-class AnnouncedArgs:
+class WaitArgs:
     """`cluster` is for the command that asks its proxies, `rules` are all that the stack has."""
 
     cluster: Cluster
@@ -63,33 +63,61 @@ class Announced(pulumi.ComponentResource):
 
     Its input is the subsets alone, and another one makes it anew: the new command waits before the weights change until
     every proxy knows the subsets. Pulumi deletes what it has replaced at the end, after the rules that go and before
-    their subsets: the old command then waits until no proxy has a route to a subset that goes.
+    their subsets: the old command then waits until no proxy has a route to a subset that goes, and nothing is in flight
+    to its pods.
     """
 
-    def __init__(self, name: str, args: AnnouncedArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+    def __init__(self, name: str, args: WaitArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("istio-governance:routing:Announced", name, None, opts)
-        services = {
-            rule.routed.name: {"selector": dict(rule.routed.selector), "subsets": rule.routed.subsets}
-            for rule in args.rules
-        }
-        LocalCommand(
-            names.ANNOUNCED,
-            create=f"{_WAIT} announced",
-            delete=f"{_WAIT} forgotten",
-            environment={
-                "MESH_CONTEXT": args.cluster.context,
-                "MESH_KUBECONFIG": args.cluster.kubeconfig,
-                "MESH_NAMESPACE": args.rules[0].routed.namespace,
-            },
-            stdin=json.dumps(services, sort_keys=True),
-            opts=pulumi.ResourceOptions(
-                parent=self,
-                depends_on=[made for rule in args.rules for made in rule.before],
-                replace_on_changes=["stdin"],
-                delete_before_replace=False,
-            ),
+        subsets = {rule.routed.name: rule.routed.subsets for rule in args.rules}
+        opts = pulumi.ResourceOptions(
+            parent=self,
+            depends_on=[made for rule in args.rules for made in rule.before],
+            replace_on_changes=["stdin"],
+            delete_before_replace=False,
         )
+        _wait(names.ANNOUNCED, args, subsets, opts, "announced", "forgotten")
         self.register_outputs({})
+
+
+class Drained(pulumi.ComponentResource):
+    """The same wait, after the weights have changed, for the versions that are to have no pods and so have no weight.
+
+    Its input is these versions alone; it waits when it is made, and again when they are others.
+    """
+
+    def __init__(self, name: str, args: WaitArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("istio-governance:routing:Drained", name, None, opts)
+        subsets = {rule.routed.name: rule.routed.idle for rule in args.rules}
+        opts = pulumi.ResourceOptions(parent=self, depends_on=[rule.made for rule in args.rules])
+        _wait(names.DRAINED, args, subsets, opts, "drained")
+        self.register_outputs({})
+
+
+def _wait(
+    name: str,
+    args: WaitArgs,
+    subsets: Mapping[str, Mapping[str, Mapping[str, str]]],
+    opts: pulumi.ResourceOptions,
+    create: str,
+    delete: str = "",
+) -> None:
+    services = {
+        rule.routed.name: {"selector": dict(rule.routed.selector), "subsets": subsets[rule.routed.name]}
+        for rule in args.rules
+    }
+    LocalCommand(
+        name,
+        create=f"{_WAIT} {create}",
+        delete=f"{_WAIT} {delete}" if delete else None,
+        environment={
+            "MESH_CONTEXT": args.cluster.context,
+            "MESH_KUBECONFIG": args.cluster.kubeconfig,
+            "MESH_NAMESPACE": args.rules[0].routed.namespace,
+        },
+        stdin=json.dumps(services, sort_keys=True),
+        opts=opts,
+    )
 
 
 @dataclass(frozen=True)

@@ -42,22 +42,33 @@ class WorkloadArgs:
 class Workload(pulumi.ComponentResource):
     """What runs as the service `name`, without any rule on who gets how many of its requests.
 
+    A rule may send requests to what there is at first. The versions that are to have no pods come `rest`, when it sends
+    them none any more.
+
     https://kubernetes.io/docs/concepts/workloads/controllers/
     """
 
     url: pulumi.Output[str]
+    serving: list[pulumi.Resource]
 
     def __init__(self, name: str, args: WorkloadArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("istio-governance:workload:Workload", name, None, opts)
         self._name, self._args = name, args
+        self.serving = []
         if args.service.workload != "existing":
-            account = self._object("ServiceAccount", name)
+            self._account = self._object("ServiceAccount", name)
             self._secret = self._env_secret() if args.secrets else None
+            self.serving += [self._account, *([self._secret] if self._secret else [])]
             for version in args.service.versions:
-                self._pods(version, account)
+                if version not in args.service.idle:
+                    self.serving += self._pods(version)
             if args.service.ports:
-                self._service()
+                self.serving.append(self._service())
         self.url = _url(name, args)
+
+    def rest(self, *after: pulumi.Resource) -> None:
+        for version in self._args.service.idle:
+            self._pods(version, *after)
         self.register_outputs({"url": self.url})
 
     def _env_secret(self) -> EnvSecret:
@@ -88,7 +99,7 @@ class Workload(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions(parent=self, **opts),
         )
 
-    def _service(self) -> None:
+    def _service(self) -> KubernetesObject:
         ports = [
             {
                 "name": port_name,
@@ -98,7 +109,7 @@ class Workload(pulumi.ComponentResource):
             }
             for port_name, port in self._args.service.ports.items()
         ]
-        self._object(
+        return self._object(
             "Service",
             self._name,
             {"type": "ClusterIP", "selector": dict(self._args.selector), "ports": ports},
@@ -107,7 +118,7 @@ class Workload(pulumi.ComponentResource):
             protect=self._args.protect,
         )
 
-    def _pods(self, version: str, account: KubernetesObject) -> None:
+    def _pods(self, version: str, *after: pulumi.Resource) -> list[pulumi.Resource]:
         workload, service = self._args.service.version(version), self._args.service
         selector = {**self._args.selector, "version": service.version_label(version)}
         template: Mapping[str, Any] = {
@@ -132,23 +143,28 @@ class Workload(pulumi.ComponentResource):
         if service.workload == "StatefulSet":
             spec["serviceName"] = self._name
         timeouts = pulumi.CustomTimeouts(create=service.timeout, update=service.timeout, delete=service.timeout)
-        self._object(
+        secret = [self._secret.secret] if self._secret and workload.secrets else []
+        made = self._object(
             service.workload,
             names.workload(self._name, version),
             spec,
             labels=selector,
-            depends_on=[account, self._secret.secret] if self._secret and workload.secrets else [account],
+            depends_on=[self._account, *secret, *after],
             custom_timeouts=timeouts,
         )
-        if service.disruption_budget:
-            # One for each version: one for all of them would let every pod of a version go while another has enough.
-            budget = service.disruption_budget.model_dump(by_alias=True, exclude_none=True)
+        if not service.disruption_budget:
+            return [made]
+        # One for each version: one for all of them would let every pod of a version go while another has enough.
+        budget = service.disruption_budget.model_dump(by_alias=True, exclude_none=True)
+        return [
+            made,
             self._object(
                 "PodDisruptionBudget",
                 names.workload(self._name, version),
                 {**budget, "selector": {"matchLabels": selector}},
                 labels=selector,
-            )
+            ),
+        ]
 
     def _sidecar(self, workload: VersionConfig) -> dict[str, str]:
         """`names.SIDECAR` makes the pods roll when it changes, and only a new pod gets another sidecar."""

@@ -181,7 +181,7 @@ class Workload(Model):
     drain_seconds: Seconds = Field(
         5,
         description="a whole number of seconds from 0 to 3600 in which a stopping pod still answers, while the callers "
-        "learn that it goes; 0: no drain",
+        "learn that it goes, and for which a version that goes waits for what is in flight; 0: no drain",
     )
     pod_template: Mapping[str, Any] = Field(
         default_factory=dict,
@@ -229,6 +229,13 @@ class Service(Model):
                 case _:
                     fields[field] = value
         return self.template.model_copy(update=fields)
+
+    @property
+    def idle(self) -> tuple[str, ...]:
+        """The versions that are to have no pods; none where somebody else owns them."""
+        if self.workload == "existing":
+            return ()
+        return tuple(name for name in self.versions if self.version(name).replicas == 0)
 
     @property
     def container_ports(self) -> dict[int, str]:

@@ -65,6 +65,11 @@ class Routed:
         return {version: {"version": self.service.version_label(version)} for version in self.service.versions}
 
     @property
+    def idle(self) -> dict[str, dict[str, str]]:
+        """Those of the versions that are to have no pods."""
+        return {version: labels for version, labels in self.subsets.items() if version in self.service.idle}
+
+    @property
     def shares(self) -> dict[str, int]:
         """Version → weight, of every version."""
         return {version: self.rule.weights.get(version, 0) for version in self.service.versions}

@@ -175,8 +175,10 @@ def main(step: str) -> None:
                 print(waiting.announced())
             case "forgotten":
                 _forgotten(waiting)
+            case "drained":
+                _drained(waiting)
             case _:
-                raise SystemExit(f"unknown step '{step}': announced or forgotten")
+                raise SystemExit(f"unknown step '{step}': announced, forgotten or drained")
     except (KubectlError, TimeoutError) as error:
         raise SystemExit(str(error)) from None
 
@@ -191,6 +193,13 @@ def _forgotten(waiting: Subsets) -> None:
         if routed:
             raise
         print(f"did not wait: {error}")
+    waiting.drained(routed)
+
+
+def _drained(waiting: Subsets) -> None:
+    """The subsets stay, and so do their places in the rules, with a weight of 0."""
+    routed = {service: set(of) - set(waiting.services[service].subsets) for service, of in waiting.routed().items()}
+    print(waiting.forgotten(routed))
     waiting.drained(routed)
 
 

@@ -93,6 +93,8 @@ def _parts(changes: Sequence[Change], old_name: str) -> Iterator[_Part]:
             yield _Part(f"mTLS {_mode(change.old)} → {_mode(change.new)}")
         elif change.name == names.ANNOUNCED:
             yield _Part(_waits(change))
+        elif change.name == names.DRAINED and change.operation in ("create", "update"):
+            yield _Part("pods go when nothing is in flight to them any more")
         elif change.kind == "Command" and (change.operation != "update" or change.component == "NodePrep"):
             yield from _command(change)
         elif change.kind == "Secret" and change.operation == "update":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import pytest
@@ -109,6 +109,23 @@ def test_what_is_in_flight_survives_an_update_of_its_pods(
     up(stack, before)
     with whole(begun(kubectl, 45)):
         up(stack, after)
+
+
+def test_a_version_loses_requests_and_pods_in_one_step(
+    both: Config, stack: Stack, kubectl: Kubectl, no_request_fails: Callable[[], AbstractContextManager[None]]
+) -> None:
+    """Under load to another service that does the same. Then it has its pods again before it has requests."""
+    idle = {"versions": {"v1": {"replicas": 0}}}
+    rest = {"v1": 0, "v2": 100}
+    changed = merged(serving(both, rest), {"routing": {"bill-service": {"weights": rest}}})
+    changed = merged(changed, {"services": {streams.NAME: idle, "bill-service": idle}})
+    with no_request_fails(), whole(begun(kubectl, LONG)):
+        printed = up(stack, changed)
+    assert f"{V1}: the last in flight has ended" in printed
+    assert not kubectl.items("pods", f"--namespace={NAMESPACE}", "--selector=service=bill-service,version=v1")
+    stack.pulumi("preview", "--expect-no-changes")
+    with no_request_fails():
+        up(stack, serving(both, {"v1": 100, "v2": 0}))
 
 
 def test_what_is_in_flight_survives_the_removal_of_the_whole_service(

@@ -16,7 +16,7 @@ from components import Announced, Istio, Purge, PurgeGuard, Routing, Workload, W
 from components.istio import IstioArgs
 from components.namespace import WorkloadNamespaceArgs
 from components.purge import PurgeArgs
-from components.routing import AnnouncedArgs, RoutingArgs
+from components.routing import RoutingArgs, WaitArgs
 from components.workload import WorkloadArgs
 from config import StackConfig
 from istio.charts import OFFICIAL_CHARTS
@@ -41,7 +41,9 @@ def make_namespace(given: StackConfig, opts: pulumi.ResourceOptions | None = Non
 
 def make_workload(given: StackConfig, opts: pulumi.ResourceOptions | None = None) -> Workload:
     service, selector = given.services["bill-service"], given.selector("bill-service")
-    return Workload("bill-service", WorkloadArgs(service, selector, "istio-demo", given.mesh), opts)
+    workload = Workload("bill-service", WorkloadArgs(service, selector, "istio-demo", given.mesh), opts)
+    workload.rest()
+    return workload
 
 
 def make_routing(given: StackConfig, opts: pulumi.ResourceOptions | None = None) -> Routing:
@@ -683,7 +685,7 @@ def test_the_proxies_know_every_subset_before_any_weight_points_to_one() -> None
 
     def program() -> None:
         rules = [Routing(service.name, RoutingArgs(service)) for service in routed(given)]
-        announced = Announced("subsets", AnnouncedArgs(given.cluster, rules))
+        announced = Announced("subsets", WaitArgs(given.cluster, rules))
         for rule in rules:
             rule.split(announced)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from itertools import pairwise
@@ -205,6 +206,26 @@ def test_a_protected_stack_without_a_mesh_is_guarded_too() -> None:
     guard = recording.named("Command")["mesh-guard"]
     assert recording.before(guard) == recording.resources.keys() - {guard.urn}
     assert guard.inputs["environment"]["MESH_PURGE"] == "false"
+
+
+def test_a_version_loses_its_requests_before_its_pods() -> None:
+    """And gets its pods before its requests. A stack without such a version has nothing of this."""
+    changes: Mapping[str, Any] = {
+        "services": {"bill-service": {"versions": {"v2": {"replicas": 0}}, "disruptionBudget": {"maxUnavailable": 1}}},
+        "routing": {"bill-service": {"weights": {"v1": 100, "v2": 0}}},
+    }
+    recording = program("dev", **changes)
+    deployments, drained = recording.named("Deployment"), recording.named("Command")["versions-drained"]
+    rule = recording.one("VirtualService")
+    assert json.loads(drained.inputs["stdin"]) == {
+        "bill-service": {"selector": {"service": "bill-service"}, "subsets": {"v2": {"version": "v2"}}}
+    }
+    assert rule.urn in recording.before(drained)
+    assert drained.urn in recording.before(deployments["bill-service-v2"])
+    assert deployments["bill-service-v1"].urn in recording.before(rule)
+    guard = recording.named("Command")["mesh-guard"]
+    assert deployments["bill-service-v2"].urn in recording.before(guard)
+    assert "versions-drained" not in program("dev").named("Command")
 
 
 NEW_VERSION = {"bill-service": {"versions": {"v3": {"image": "nginx"}}}}

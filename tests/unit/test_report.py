@@ -270,6 +270,14 @@ CASES: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any], tuple[str, ...]]
         {"mesh": {"profile": "default"}},
         ("profile demo → default", "istio-egressgateway is removed", "deleted: Release istio-egressgateway"),
     ),
+    "a version without pods": (
+        NOTHING,
+        {
+            "services": {"bill-service": {"versions": {"v2": {"replicas": 0}}}},
+            "routing": {"bill-service": {"weights": {"v1": 100, "v2": 0}}},
+        },
+        ("replicas of v2", "pods go when nothing is in flight to them any more"),
+    ),
     "the mesh off": (
         NOTHING,
         {"mesh": {"mode": "off"}},

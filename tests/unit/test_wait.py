@@ -144,6 +144,26 @@ def test_only_a_pod_that_is_gone_need_not_answer(monkeypatch: pytest.MonkeyPatch
             waiting.announced()
 
 
+def test_a_version_without_weight_is_drained_where_it_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its subset stays in the rule, and the proxies' routes to the others are no matter."""
+    asked: list[Mapping[str, Mapping[str, str]]] = []
+
+    def going(_kubectl: Kubectl, _namespace: str, versions: Mapping[str, Mapping[str, str]]) -> list[drain.Going]:
+        asked.append(versions)
+        return []
+
+    monkeypatch.setattr(drain, "going", going)
+    both = {"http": [{"route": [V1, {"destination": V2, "weight": 100}]}]}
+    environment(monkeypatch, proxy(routes("v1", "v2"), routes("v2")), vs_bill_service=both)
+    only_v1 = {"bill-service": {**SERVICE, "subsets": {"v1": {"version": "v1"}}}}
+    monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(only_v1)))
+    wait.main("drained")
+    assert "1 proxies send to no other subsets" in capsys.readouterr().out
+    assert asked == [{"v1 of bill-service": {"service": "bill-service", "version": "v1"}}]
+
+
 LEFT = {"vs_bill_service": {"http": [{"route": [V1]}]}}
 
 

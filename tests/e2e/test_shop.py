@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from harness import streams
 from harness.stack import PulumiError, Stack
 from harness.unchanged import Unchanged
 from localcluster import EmbeddedCluster
@@ -228,6 +229,43 @@ def test_a_shift_by_config_is_the_same(shop: Stack, others: Unchanged, kubectl: 
     assert changed(before, fields(kubectl)).keys() == routes("catalog", {0: [0, 1]})
     shop.file.write_text(text)
     shop.up()
+
+
+def test_a_version_goes_after_what_any_caller_has_in_flight_to_it(
+    shop: Stack, others: Unchanged, kubectl: Kubectl
+) -> None:
+    """From another namespace, by the rules; and from a pod without a sidecar, by the address of the version's own."""
+    del others
+    defaults, text = shop.folder / "defaults.yaml", shop.file.read_text()
+    shared = defaults.read_text()
+    document = yaml.safe_load(shared)
+    document["services"]["catalog"]["versions"]["canary"] = streams.version("canary", replicas=1, drainSeconds=60)
+    bare = "bare", "--namespace=default", "--image=localhost/istio-governance/nginx:debian-12"
+    kubectl.run("run", *bare, "--image-pull-policy=IfNotPresent", "--command", "--", "sleep", "600")
+    kubectl.run("wait", "pod/bare", "--namespace=default", "--for=condition=Ready", timeout=60)
+    try:
+        defaults.write_text(yaml.safe_dump(document))
+        shop.file.write_text(text.replace("stable: 95", "stable: 0").replace("canary: 5", "canary: 100"))
+        shop.up()
+        (pod,) = kubectl.items("pods", f"--namespace={NAMESPACE}", "--selector=app=catalog,version=canary")
+        clerk, stranger = ("--namespace=office", "deployment/clerk"), ("--namespace=default", "bare")
+        began = streams.held(kubectl, clerk, "catalog.shop", 40, "answer", "WebSocket")
+        began += streams.held(kubectl, stranger, pod["status"]["podIP"], 40, "answer", "connection")
+        time.sleep(3)
+        del document["services"]["catalog"]["versions"]["canary"]
+        defaults.write_text(yaml.safe_dump(document))
+        only = text.replace("stable: 95", "stable: 100").replace(
+            "        canary: 5   # with a copy of everything\n", ""
+        )
+        shop.file.write_text(only.replace("      mirror: {version: canary, percentage: 100}\n", ""))
+        printed = shop.pulumi("up", "--yes", "--skip-preview")
+        assert "canary of catalog: 4 in flight, with 60 seconds left to end" in printed
+        assert [cut for held in began if (cut := held.cut)] == []
+    finally:
+        kubectl.run("delete", "pod", "bare", "--namespace=default", "--now")
+        defaults.write_text(shared)
+        shop.file.write_text(text)
+        shop.up()
 
 
 def test_destroy_refuses_while_others_live_in_its_namespace(shop: Stack, others: Unchanged, kubectl: Kubectl) -> None:

@@ -16,6 +16,7 @@ from config import EnvVarSource, Mesh
 from config import Service as ServiceConfig
 from config import Workload as VersionConfig
 from config.merge import patched, settled
+from config.types import seconds
 from istio.values import sidecar
 
 # Seconds, by default: how long a sidecar that is a container like the others outlives the word to stop (a native one
@@ -121,6 +122,7 @@ class Workload(pulumi.ComponentResource):
     def _pods(self, version: str, *after: pulumi.Resource) -> list[pulumi.Resource]:
         workload, service = self._args.service.version(version), self._args.service
         selector = {**self._args.selector, "version": service.version_label(version)}
+        grace = workload.drain_seconds + 30
         template: Mapping[str, Any] = {
             "metadata": {
                 "labels": {"app": self._name, **_revision_label(self._args.mesh), **workload.labels, **selector},
@@ -128,7 +130,7 @@ class Workload(pulumi.ComponentResource):
             },
             "spec": {
                 "serviceAccountName": self._name,
-                "terminationGracePeriodSeconds": workload.drain_seconds + 30,
+                "terminationGracePeriodSeconds": grace,
                 "containers": [_container(self._name, workload, service)],
                 **_spread(workload, selector),
                 **_volumes(workload),
@@ -142,7 +144,9 @@ class Workload(pulumi.ComponentResource):
             spec["replicas"] = workload.replicas
         if service.workload == "StatefulSet":
             spec["serviceName"] = self._name
-        timeouts = pulumi.CustomTimeouts(create=service.timeout, update=service.timeout, delete=service.timeout)
+        # Pods that go take as long as they drain, however soon they are to be ready.
+        gone = service.timeout if seconds(service.timeout) > grace else f"{grace + 60}s"
+        timeouts = pulumi.CustomTimeouts(create=service.timeout, update=service.timeout, delete=gone)
         secret = [self._secret.secret] if self._secret and workload.secrets else []
         made = self._object(
             service.workload,

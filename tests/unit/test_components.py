@@ -445,6 +445,12 @@ def test_deployment_waits_as_long_as_configured() -> None:
     }
 
 
+@pytest.mark.parametrize(("drain", "delete"), [(5, "5m"), (269, "5m"), (270, "360s"), (3600, "3690s")])
+def test_pods_may_go_as_slowly_as_they_drain(drain: int, delete: str) -> None:
+    timeouts = workload(template={"drainSeconds": drain}).named("Deployment")["bill-service-v1"].timeouts
+    assert timeouts == {"create": "5m", "update": "5m", "delete": delete}
+
+
 @pytest.mark.parametrize(
     ("mesh", "same"),
     [

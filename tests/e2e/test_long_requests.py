@@ -12,26 +12,29 @@ import pytest
 from config import merged
 from harness import streams
 from harness.stack import Stack
+from mesh import drain
 from mesh.cluster.kubectl import Kubectl
 
-NAMESPACE = "istio-demo"
+NAMESPACE, ELSEWHERE = "istio-demo", "elsewhere"
 IMAGE = "localhost/istio-governance/nginx:debian-12"
+HOST = f"{streams.NAME}.{NAMESPACE}"
 V1 = f"v1 of {streams.NAME}"
 # Longer than a caller's proxy keeps a TCP connection whose routes have changed, unless it is told to.
 LONG, DRAIN = 58, 60
+# Longer than a sidecar beside its server outlives the word to stop, unless it is told to.
+SHORT, SHORT_DRAIN = 25, 30
 # As it is where Istio or Kubernetes know no native sidecars: it is told to go when the server is.
 BESIDE = {"podTemplate": {"metadata": {"annotations": {"sidecar.istio.io/nativeSidecar": "false"}}}}
 
 Config = dict[str, Any]
 
 
-def serving(config: Config, weights: Mapping[str, int], **fields: Any) -> Config:
-    """With the service for what takes long, in the versions that are listed here."""
-    gone = dict.fromkeys({"v1", "v2"} - set(weights))
+def serving(config: Config, weights: Mapping[str, int], drain: int = SHORT_DRAIN, **versions: Any) -> Config:
+    """With the service for what takes long, in the versions that are listed in `weights`."""
     service = {
         "ports": dict(streams.PORTS),
-        "template": {"image": IMAGE, "drainSeconds": DRAIN, **fields},
-        "versions": {**{name: streams.version(name) for name in weights}, **gone},
+        "template": {"image": IMAGE, "drainSeconds": drain},
+        "versions": {name: streams.version(name, **versions.get(name, {})) for name in weights},
     }
     return merged(config, {"services": {streams.NAME: service}, "routing": {streams.NAME: {"weights": dict(weights)}}})
 
@@ -42,10 +45,10 @@ def up(stack: Stack, config: Config) -> str:
     return stack.pulumi("up", "--yes", "--skip-preview")
 
 
-def begun(kubectl: Kubectl, seconds: int, *kinds: str) -> list[streams.Held]:
+def begun(kubectl: Kubectl, seconds: int, *kinds: str, host: str = HOST) -> list[streams.Held]:
     """From a pod of the stack."""
     caller = f"--namespace={NAMESPACE}", "deployment/front-tomcat-v1", "--container=front-tomcat"
-    return streams.held(kubectl, caller, f"{streams.NAME}.{NAMESPACE}", seconds, *kinds)
+    return streams.held(kubectl, caller, host, seconds, *kinds)
 
 
 @contextmanager
@@ -57,6 +60,22 @@ def whole(began: Sequence[streams.Held]) -> Iterator[None]:
 
 
 @pytest.fixture
+def strangers(both: Config, kubectl: Kubectl) -> Iterator[Sequence[str]]:
+    """A pod of the mesh, in a namespace that is none of the stack's."""
+    del both
+    where = f"--namespace={ELSEWHERE}"
+    kubectl.run("create", "namespace", ELSEWHERE)
+    try:
+        kubectl.run("label", "namespace", ELSEWHERE, "istio-injection=enabled")
+        image = f"--image={IMAGE}", "--image-pull-policy=IfNotPresent"
+        kubectl.run("run", "caller", where, *image, "--command", "--", "sleep", "600")
+        kubectl.run("wait", "pod/caller", where, "--for=condition=Ready", timeout=60)
+        yield where, "caller", "--container=caller"
+    finally:
+        kubectl.run("delete", "namespace", ELSEWHERE, timeout=120)
+
+
+@pytest.fixture
 def both(stack: Stack, config: Config) -> Config:
     """Everything goes to v1."""
     up(stack, serving(config, {"v1": 100, "v2": 0}))
@@ -64,14 +83,15 @@ def both(stack: Stack, config: Config) -> Config:
 
 
 def test_what_is_in_flight_survives_the_removal_of_its_version(both: Config, stack: Stack, kubectl: Kubectl) -> None:
+    up(stack, serving(both, {"v1": 100, "v2": 0}, DRAIN))
     with whole(begun(kubectl, LONG)):
-        printed = up(stack, serving(both, {"v2": 100}))
+        printed = up(stack, serving(both, {"v2": 100}, DRAIN))
     assert f"{V1}: 4 in flight, with {DRAIN} seconds left to end" in printed
     assert f"{V1}: the last in flight has ended" in printed
 
 
 def test_a_version_without_weight_keeps_what_it_has_from_before(both: Config, stack: Stack, kubectl: Kubectl) -> None:
-    with whole(begun(kubectl, LONG, "WebSocket", "connection")):
+    with whole(begun(kubectl, SHORT, "WebSocket", "connection")):
         up(stack, serving(both, {"v1": 0, "v2": 100}))
         printed = up(stack, serving(both, {"v2": 100}))
     assert f"{V1}: 2 in flight" in printed
@@ -81,33 +101,35 @@ def test_nothing_waits_when_nothing_is_in_flight(
     both: Config, stack: Stack, kubectl: Kubectl, record_property: Callable[[str, object], None]
 ) -> None:
     """The connections that the proxies keep for the next request are nothing in flight."""
+    up(stack, serving(both, {"v1": 100, "v2": 0}, 3))
     with whole(begun(kubectl, 1)):
         pass
-    up(stack, serving(both, {"v1": 100, "v2": 0}, drainSeconds=5))
     began = time.monotonic()
-    printed = up(stack, serving(both, {"v2": 100}, drainSeconds=5))
+    drain.drained(kubectl, drain.going(kubectl, NAMESPACE, {V1: {"app": streams.NAME, "version": "v1"}}))
     record_property("seconds", time.monotonic() - began)
-    assert "in flight" not in printed
+    assert time.monotonic() - began < 2
+    assert "in flight" not in up(stack, serving(both, {"v2": 100}, 3))
 
 
 def test_the_wait_ends_after_the_seconds_and_says_what_is_cut(both: Config, stack: Stack, kubectl: Kubectl) -> None:
-    up(stack, serving(both, {"v1": 100, "v2": 0}, drainSeconds=3))
+    up(stack, serving(both, {"v1": 100, "v2": 0}, 3))
     began = begun(kubectl, LONG)
     time.sleep(3)
-    printed = up(stack, serving(both, {"v2": 100}, drainSeconds=3))
+    printed = up(stack, serving(both, {"v2": 100}, 3))
     assert f"{V1}: 4 in flight still, after 3 seconds. Its pods go, and cut what does not end in time" in printed
     assert all(held.cut for held in began)
 
 
-@pytest.mark.parametrize("fields", [{}, BESIDE], ids=["native sidecar", "sidecar beside"])
-def test_what_is_in_flight_survives_an_update_of_its_pods(
-    fields: Mapping[str, Any], both: Config, stack: Stack, kubectl: Kubectl
-) -> None:
+def test_what_is_in_flight_survives_an_update_of_its_pods(both: Config, stack: Stack, kubectl: Kubectl) -> None:
+    """Of v1 with a native sidecar, of v2 with one that is told to go when the server is."""
     before, after = (
-        serving(both, {"v1": 100, "v2": 0}, env={"RELEASE": release}, **fields) for release in ("before", "after")
+        serving(both, {"v1": 50, "v2": 50}, v1={"env": env}, v2={"env": env, **BESIDE})
+        for env in ({"RELEASE": "before"}, {"RELEASE": "after"})
     )
     up(stack, before)
-    with whole(begun(kubectl, 45)):
+    pods = kubectl.items("pods", f"--namespace={NAMESPACE}", f"--selector=app={streams.NAME}")
+    hosts = [pod["status"]["podIP"] for pod in pods if "deletionTimestamp" not in pod["metadata"]]
+    with whole([held for host in hosts for held in begun(kubectl, SHORT, host=host)]):
         up(stack, after)
 
 
@@ -115,22 +137,36 @@ def test_a_version_loses_requests_and_pods_in_one_step(
     both: Config, stack: Stack, kubectl: Kubectl, no_request_fails: Callable[[], AbstractContextManager[None]]
 ) -> None:
     """Under load to another service that does the same. Then it has its pods again before it has requests."""
-    idle = {"versions": {"v1": {"replicas": 0}}}
     rest = {"v1": 0, "v2": 100}
-    changed = merged(serving(both, rest), {"routing": {"bill-service": {"weights": rest}}})
-    changed = merged(changed, {"services": {streams.NAME: idle, "bill-service": idle}})
-    with no_request_fails(), whole(begun(kubectl, LONG)):
+    changed = merged(
+        serving(both, rest, v1={"replicas": 0}),
+        {
+            "services": {"bill-service": {"versions": {"v1": {"replicas": 0}}}},
+            "routing": {"bill-service": {"weights": rest}},
+        },
+    )
+    with no_request_fails(), whole(begun(kubectl, SHORT)):
         printed = up(stack, changed)
     assert f"{V1}: the last in flight has ended" in printed
-    assert not kubectl.items("pods", f"--namespace={NAMESPACE}", "--selector=service=bill-service,version=v1")
+    deployment = kubectl.json("get", "deployment", "bill-service-v1", f"--namespace={NAMESPACE}")
+    assert deployment["spec"]["replicas"] == 0
     stack.pulumi("preview", "--expect-no-changes")
     with no_request_fails():
-        up(stack, serving(both, {"v1": 100, "v2": 0}))
+        up(stack, serving(both, {"v1": 100, "v2": 0}, v1={"replicas": 1}))
 
 
 def test_what_is_in_flight_survives_the_removal_of_the_whole_service(
     both: Config, stack: Stack, kubectl: Kubectl
 ) -> None:
-    with whole(begun(kubectl, 30)):
+    with whole(begun(kubectl, SHORT)):
         printed = up(stack, both)
     assert f"{V1}: 4 in flight" in printed
+
+
+def test_what_others_have_in_flight_survives_a_destroy(
+    both: Config, stack: Stack, kubectl: Kubectl, strangers: Sequence[str]
+) -> None:
+    del both
+    with whole(streams.held(kubectl, strangers, HOST, SHORT, "answer", "WebSocket")):
+        printed = stack.pulumi("destroy", "--yes", "--skip-preview")
+    assert f"{V1}: 2 in flight" in printed

@@ -128,8 +128,9 @@ def test_what_is_in_flight_survives_an_update_of_its_pods(both: Config, stack: S
     )
     up(stack, before)
     pods = kubectl.items("pods", f"--namespace={NAMESPACE}", f"--selector=app={streams.NAME}")
-    hosts = [pod["status"]["podIP"] for pod in pods if "deletionTimestamp" not in pod["metadata"]]
-    with whole([held for host in hosts for held in begun(kubectl, SHORT, host=host)]):
+    pods = [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
+    assert sorted(len(pod["spec"]["containers"]) for pod in pods) == [1, 2]
+    with whole([held for pod in pods for held in begun(kubectl, SHORT, host=pod["status"]["podIP"])]):
         up(stack, after)
 
 

@@ -60,7 +60,6 @@ workloads = {
             config.mesh_of(name),
             config.protect,
             stack.secrets(service.secrets),
-            config.connection_seconds,
         ),
         after(workload_namespace),
     )

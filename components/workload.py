@@ -20,16 +20,15 @@ from config.types import seconds
 from istio.values import sidecar
 
 # Seconds, by default: how long a sidecar that is a container like the others outlives the word to stop (a native one
-# ends after all of them), and how long a proxy keeps the connections of a TCP port whose routes have changed.
+# ends after all of them), and how long any keeps the connections that it has made to a TCP port whose routes change.
 # https://istio.io/latest/docs/reference/config/istio.mesh.v1alpha1/#ProxyConfig
-_SIDECAR_DRAINS, _LISTENER_DRAINS = 5, 45
+_DRAINS = {"terminationDrainDuration": 5, "drainDuration": 45}
 
 
 @dataclass(frozen=True)
 class WorkloadArgs:
     """`selector` selects the pods of all versions of `service`; `mesh` has the control plane of these pods alone;
-    `protect` is for the Service, `secrets` has a value for each of `service.secrets`, and `connection_seconds` is how
-    long a TCP connection of these pods to another service may go on where that one's weights have changed."""
+    `protect` is for the Service, and `secrets` has a value for each of `service.secrets`."""
 
     service: ServiceConfig
     selector: Mapping[str, str]
@@ -37,7 +36,6 @@ class WorkloadArgs:
     mesh: Mesh
     protect: bool = False
     secrets: Mapping[str, pulumi.Output[str]] = field(default_factory=dict)
-    connection_seconds: int = 0
 
 
 class Workload(pulumi.ComponentResource):
@@ -177,11 +175,9 @@ class Workload(pulumi.ComponentResource):
         # Istio drops every statistic of the requests that a sidecar sends. Those by subset are few, and tell versions
         # apart: without them nobody knows how long the requests to each of them took.
         config: dict[str, Any] = {"proxyStatsMatcher": {"inclusionRegexps": [names.SUBSET_STATISTICS]}}
-        # Neither is given where Istio's own is long enough: another one would roll the pods.
-        if workload.drain_seconds > _SIDECAR_DRAINS:
-            config["terminationDrainDuration"] = f"{workload.drain_seconds}s"
-        if self._args.connection_seconds > _LISTENER_DRAINS:
-            config["drainDuration"] = f"{self._args.connection_seconds}s"
+        # Given where Istio's own is not long enough: each change rolls the pods.
+        longer = (key for key, seconds in _DRAINS.items() if workload.drain_seconds > seconds)
+        config |= dict.fromkeys(longer, f"{workload.drain_seconds}s")
         return {names.SIDECAR: sidecar(self._args.mesh), "proxy.istio.io/config": json.dumps(config)}
 
     def _checksum(self, workload: VersionConfig) -> dict[str, pulumi.Output[str]]:

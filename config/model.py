@@ -65,20 +65,6 @@ class StackConfig(Model):
         }
 
     @property
-    def connection_seconds(self) -> int:
-        """The longest `drainSeconds` of a version that is called by TCP, and whose connections are routed."""
-        services = [self.services[name] for name in (self.routing if self.mesh.on else ())]
-        return max(
-            (
-                service.version(version).drain_seconds
-                for service in services
-                if any(port.traffic(name) == "tcp" for name, port in service.ports.items())
-                for version in service.versions
-            ),
-            default=0,
-        )
-
-    @property
     def outside(self) -> Mapping[str, Egress]:
         """The hosts outside the mesh; {} without a mesh."""
         return self.egress if self.mesh.on else {}

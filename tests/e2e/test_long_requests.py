@@ -77,7 +77,8 @@ def strangers(both: Config, kubectl: Kubectl) -> Iterator[Sequence[str]]:
 
 @pytest.fixture
 def both(stack: Stack, config: Config) -> Config:
-    """Everything goes to v1."""
+    """Everything goes to v1, from a caller that takes its time as well."""
+    config = merged(config, {"services": {"front-tomcat": {"template": {"drainSeconds": DRAIN}}}})
     up(stack, serving(config, {"v1": 100, "v2": 0}))
     return config
 

@@ -602,15 +602,3 @@ def test_an_inherited_value_comes_from_the_line_that_sets_it(tmp_path: Path) -> 
     assert found["services.two.template.replicas"] == "Pulumi.x.yaml:3"
     assert found["services.one.template.drainSeconds"] == "Pulumi.x.yaml:4"
     assert "services.two.template.drainSeconds" not in found
-
-
-def test_connections_last_as_long_as_the_longest_drain_of_what_is_called_by_tcp() -> None:
-    def service(drain: int, **port: Any) -> dict[str, Any]:
-        versions = {"v1": {"image": "nginx"}, "v2": {"image": "nginx", "drainSeconds": drain}}
-        return {"ports": {"main": {"port": 80, **port}}, "versions": versions}
-
-    services = {"http": service(90), "tcp": service(60, appProtocol="tcp"), "free": service(70, appProtocol="tcp")}
-    routing = {name: {"weights": {"v1": 100}} for name in ("http", "tcp")}
-    assert config(services=services, routing=routing).connection_seconds == 60
-    assert config(services=services, routing=routing, mesh={"mode": "off"}).connection_seconds == 0
-    assert config().connection_seconds == 0

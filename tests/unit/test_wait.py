@@ -156,7 +156,7 @@ def test_a_version_without_weight_is_drained_where_it_is(
 
     monkeypatch.setattr(drain, "going", going)
     both = {"http": [{"route": [V1, {"destination": V2, "weight": 100}]}]}
-    environment(monkeypatch, proxy(routes("v1", "v2"), routes("v2")), vs_bill_service=both)
+    environment(monkeypatch, caller(routes("v1", "v2"), routes("v2")), vs_bill_service=both)
     only_v1 = {"bill-service": {**SERVICE, "subsets": {"v1": {"version": "v1"}}}}
     monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(only_v1)))
     wait.main("drained")

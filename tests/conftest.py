@@ -9,7 +9,12 @@ import pytest
 PARTS = {
     "unit": ("tests/unit",),
     "parity with istioctl, kubectl and Helm": ("tests/parity",),
-    "second world: the shop, beside an Istio of others": ("tests/e2e/test_shop.py", "tests/e2e/test_owners.py"),
+    "second world: the shop, beside an Istio of others": (
+        "tests/e2e/test_shop.py",
+        "tests/e2e/test_owners.py",
+        "tests/e2e/test_foreign_rules.py",
+        "tests/e2e/test_gate.py",
+    ),
     "first world: the story, end to end": ("tests/e2e",),
 }
 """Name → where its tests are; of several that fit the first counts."""

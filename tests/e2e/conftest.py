@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -13,12 +14,14 @@ import pytest
 import localcluster
 from harness.stack import Stack, stack_file
 from harness.traffic import Load
+from harness.unchanged import Unchanged
 from localcluster.build import locked
 from mesh.cluster.kubectl import Kubectl
 
 # Another one lets two checkouts run their suites side by side.
 INSTANCE = os.environ.get("TEST_CLUSTER", "test")
 NOT_RUN: list[str] = []
+SHOP = Path(__file__).parent / "shop"
 
 
 @pytest.fixture(scope="session")
@@ -73,6 +76,49 @@ def stack(
         stack.configure(config)
         stack.recover(kubectl)
         stack.destroy()
+
+
+@pytest.fixture(scope="module")
+def owner(stack: Stack) -> Stack:
+    """It owns Istio, and has workloads of its own."""
+    stack.up()
+    return stack
+
+
+@pytest.fixture(scope="module")
+def shop(
+    owner: Stack, cluster: localcluster.EmbeddedCluster, kubectl: Kubectl, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Stack]:
+    del owner
+    shop = Stack("shop", tmp_path_factory.mktemp("shop"), cluster.environment)
+    (shop.folder / "defaults.yaml").unlink()
+    shutil.copy(SHOP / "defaults.yaml", shop.folder)
+    written = f"context: {cluster.context}, kubeconfig: {cluster.kubeconfig}"
+    file = (SHOP / "Pulumi.shop.yaml").read_text()
+    shop.file.write_text(file.replace("context: istio-governance, kubeconfig: .cluster/kubeconfig", written))
+    shop.select()
+    text = shop.file.read_text()  # Pulumi sets it in its own style when it adds the salt of its secrets
+    try:
+        shop.up()
+        kubectl.run("apply", f"--filename={SHOP / 'others.yaml'}")
+        for deployment, namespace in (("legacy-one", "shop"), ("legacy-two", "shop"), ("clerk", "office")):
+            kubectl.run("rollout", "status", f"deployment/{deployment}", f"--namespace={namespace}", timeout=120)
+        yield shop
+    finally:
+        kubectl.run("delete", f"--filename={SHOP / 'others.yaml'}", "--ignore-not-found", timeout=120)
+        shop.end_orphans()
+        shop.file.write_text(text)
+        shop.pulumi("cancel", "--yes")
+        shop.destroy()
+
+
+@pytest.fixture
+def others(owner: Stack, shop: Stack, kubectl: Kubectl) -> Iterator[Unchanged]:
+    """What is not the shop's, which no test may change."""
+    del shop
+    unchanged = Unchanged(kubectl, "istio-governance/shop", [owner])
+    yield unchanged
+    assert unchanged.differences() == {}
 
 
 @pytest.fixture

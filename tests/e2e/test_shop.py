@@ -5,12 +5,10 @@ Each command has to do what it says, and to leave alone whatever is not the shop
 
 from __future__ import annotations
 
-import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 
 import pytest
 import yaml
@@ -18,11 +16,9 @@ import yaml
 from harness import streams
 from harness.stack import PulumiError, Stack
 from harness.unchanged import Unchanged
-from localcluster import EmbeddedCluster
 from mesh.cluster.kubectl import Kubectl
 from mesh.recover import locks
 
-SHOP = Path(__file__).parent / "shop"
 NAMESPACE = "shop"
 KINDS = (
     "configmaps,daemonsets.apps,deployments.apps,destinationrules.networking.istio.io,gateways.networking.istio.io,"
@@ -30,49 +26,6 @@ KINDS = (
     "virtualservices.networking.istio.io"
 )
 FLAT = Mapping[str, object]
-
-
-@pytest.fixture(scope="module")
-def owner(stack: Stack) -> Stack:
-    """It owns Istio, and has workloads of its own."""
-    stack.up()
-    return stack
-
-
-@pytest.fixture(scope="module")
-def shop(
-    owner: Stack, cluster: EmbeddedCluster, kubectl: Kubectl, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Stack]:
-    del owner
-    shop = Stack("shop", tmp_path_factory.mktemp("shop"), cluster.environment)
-    (shop.folder / "defaults.yaml").unlink()
-    shutil.copy(SHOP / "defaults.yaml", shop.folder)
-    written = f"context: {cluster.context}, kubeconfig: {cluster.kubeconfig}"
-    file = (SHOP / "Pulumi.shop.yaml").read_text()
-    shop.file.write_text(file.replace("context: istio-governance, kubeconfig: .cluster/kubeconfig", written))
-    shop.select()
-    text = shop.file.read_text()  # Pulumi sets it in its own style when it adds the salt of its secrets
-    try:
-        shop.up()
-        kubectl.run("apply", f"--filename={SHOP / 'others.yaml'}")
-        for deployment, namespace in (("legacy-one", NAMESPACE), ("legacy-two", NAMESPACE), ("clerk", "office")):
-            kubectl.run("rollout", "status", f"deployment/{deployment}", f"--namespace={namespace}", timeout=120)
-        yield shop
-    finally:
-        kubectl.run("delete", f"--filename={SHOP / 'others.yaml'}", "--ignore-not-found", timeout=120)
-        shop.end_orphans()
-        shop.file.write_text(text)
-        shop.pulumi("cancel", "--yes")
-        shop.destroy()
-
-
-@pytest.fixture
-def others(owner: Stack, shop: Stack, kubectl: Kubectl) -> Iterator[Unchanged]:
-    """What is not the shop's, which no test may change."""
-    del shop
-    unchanged = Unchanged(kubectl, "istio-governance/shop", [owner])
-    yield unchanged
-    assert unchanged.differences() == {}
 
 
 def fields(kubectl: Kubectl) -> dict[str, object]:

@@ -14,6 +14,7 @@ from mesh.cluster.service import LiveService
 from mesh.cluster.service import look as look_at
 from mesh.routes.look import Live, look
 from mesh.status.since import Counted, Memory, Since
+from mesh.traffic.copies import without_copies
 from mesh.traffic.counts import Traffic
 
 
@@ -44,12 +45,16 @@ class Row:
 
 @dataclass(frozen=True)
 class Service:
-    """`live` is what the callers do, None for a service without weights; `since` as of `Since`."""
+    """`live` is what the callers do, None for a service without weights; `since` as of `Since`.
+
+    `mirrored` is the version that gets copies: they are no part of `measured`, and cannot be told apart in the rest.
+    """
 
     name: str
     rows: Sequence[Row]
     live: Live | None
     since: float = 0.0
+    mirrored: str = ""
 
     @property
     def differs(self) -> bool:
@@ -74,7 +79,11 @@ class Status:
 
     def _service(self, service: LiveService, seen: Sequence[Object], live: Live | None) -> Service:
         since = self._since(service, seen)
-        requests = sum(traffic.requests for traffic in since.counted.values())
+        sent = {version: traffic.requests for version, traffic in since.counted.items()}
+        rule = service.config.routing.get(service.name) if live else None
+        if rule and rule.mirror and rule.mirror.percentage:
+            sent = without_copies(sent, rule.mirror.version, rule.mirror.percentage / 100)
+        requests = sum(sent.values())
         declared, pods = service.config.weights.get(service.name), service.pods(seen)
         shares = list(live.shares.values()) if live else []
         rows = []
@@ -88,10 +97,11 @@ class Status:
                     (min(found), max(found)) if found else None,
                     len(pods[version].ready),
                     traffic,
-                    traffic.requests / requests if requests else None,
+                    sent.get(version, 0) / requests if requests else None,
                 )
             )
-        return Service(service.name, rows, live, since.at)
+        mirrored = rule.mirror.version if rule and rule.mirror and rule.mirror.percentage else ""
+        return Service(service.name, rows, live, since.at, mirrored)
 
     def _since(self, service: LiveService, seen: Sequence[Object]) -> Since:
         counted = _counted(service) if service.config.mesh.on else {}

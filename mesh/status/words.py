@@ -85,10 +85,9 @@ def _cells(service: str, row: Row) -> list[Text]:
 
 def _lines(service: Service, live: Live) -> Iterator[Text]:
     right, callers = len(live.right), len(live.callers)
-    wrong = service.differs
     by = f"live by all {callers} proxies that call it" if right == callers else f"live by {right} of {callers} proxies"
-    since = f"measured since {_time(service.since)}" if service.since else "measured since each proxy runs"
-    yield Text(f"{service.name}: {by}; {since}", style="bold red" if wrong else "")
+    since = f"; measured since {_time(service.since)}" if service.since else ""
+    yield Text(f"{service.name}: {by}{since}", style="bold red" if service.differs else "")
     for one in live.findings:
         yield Text(f"  ! {one}", style="red")
         yield Text(f"    fix: {one.fix}")
@@ -97,6 +96,8 @@ def _lines(service: Service, live: Live) -> Iterator[Text]:
     if live.disconnected:
         yield Text(f"  ! {_listed(live.disconnected)}: connected to no istiod, keeps what it has", style="red")
         yield Text("    fix: mesh check says what holds it up")
+    if service.mirrored and any(row.traffic.requests for row in service.rows):
+        yield Text(f"  success and times of {service.mirrored} are those of its copies, too; measured leaves them out")
     if live.hidden:
         yield Text(f"  hidden from {_listed(live.hidden)}, which count as no callers")
 

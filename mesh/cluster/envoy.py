@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ from urllib.parse import urlencode
 
 from mesh.cluster import api
 from mesh.cluster.kubectl import Kubectl, KubectlError
-from mesh.traffic.counts import Traffic
+from mesh.traffic.counts import Place, Traffic, total
 
 CONTAINER = "istio-proxy"
 ADMIN_PORT = 15000
@@ -52,17 +52,34 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Endpoint:
-    """One address behind a cluster, and the attempts that this proxy made there since it knows the address."""
+    """One address behind a cluster, and what this proxy has counted there since it knows the address."""
 
     cluster: Cluster
     address: str
     healthy: bool
-    succeeded: int
-    """Answers below 500."""
-    failed: int
-    """Answers from 500 on, resets, and connections that could not be made."""
-    begun: int = 0
-    """Requests, or connections where the port is not read as HTTP."""
+    counts: Mapping[str, int]
+    """https://www.envoyproxy.io/docs/envoy/latest/operations/admin#get--clusters"""
+
+    @property
+    def attempts(self) -> Traffic:
+        """Requests, of which gRPC's fail by their status, wherever it stands."""
+        count = self.counts.get
+        # A connection that could not be made fails the requests that wait for it, which then are not in `rq_total`.
+        unconnected = min(count("cx_connect_fail", 0), count("rq_error", 0))
+        return Traffic(
+            succeeded=count("rq_success", 0),
+            failed=count("rq_error", 0),
+            begun=count("rq_total", 0) + unconnected,
+            active=count("rq_active", 0),
+            late=count("rq_timeout", 0),
+            unconnected=unconnected,
+        )
+
+    @property
+    def connected(self) -> Traffic:
+        """The same of a TCP port: whether anything comes back on a connection is counted for all addresses together."""
+        failed = self.counts.get("cx_connect_fail", 0)
+        return Traffic(self.counts.get("rq_total", 0), failed, unconnected=failed)
 
 
 @dataclass(frozen=True)
@@ -137,14 +154,38 @@ class Proxy:
             for host in status.get("host_statuses", [])
         ]
 
-    def traffic(self, service: str, namespace: str) -> dict[str, Traffic]:
-        """Subset → what was sent there. A proxy that drops the statistics of its clusters, as Istio's do by default,
-        counts by endpoint alone: attempts instead of requests, nothing on time, and nothing from endpoints that went.
+    @property
+    def workload(self) -> str:
+        """That the pod belongs to, by the name that Istio gives it."""
+        return f"{self.namespace}/{self.labels.get(_INJECTED, self.pod)}"
+
+    def counted(self, service: str, namespace: str, tcp: Collection[int]) -> dict[Place, dict[str, Traffic]]:
+        """Place → subset → what was sent there; `tcp` are the ports at which connections count in place of requests.
+
+        Attempts are counted by endpoint, by every proxy. What only a whole cluster counts is added where the proxy
+        keeps it (`names.SUBSET_STATISTICS`): times, what was tried again, half answers, and requests that met nobody.
         """
+        found: defaultdict[Place, defaultdict[str, Traffic]] = defaultdict(lambda: defaultdict(Traffic))
+        name = f"{self.namespace}/{self.pod}"
+        for endpoint in self.endpoints(service, namespace):
+            if (cluster := endpoint.cluster).subset:
+                place = Place(self.workload, name, cluster.port, endpoint.address.rpartition(":")[0])
+                found[place][cluster.subset] += endpoint.connected if cluster.port in tcp else endpoint.attempts
         pattern = rf"^cluster\.outbound\|[0-9]+\|[^|]+\|{re.escape(service)}\.{re.escape(namespace)}\.svc\."
         answer = self.json("stats", format="json", histogram_buckets="cumulative", filter=pattern)
-        kept = _traffic(answer.get("stats", []), service, namespace)
-        return kept or _traffic_by_endpoint(self.endpoints(service, namespace))
+        for statistic, cluster, value in _statistics(answer.get("stats", [])):
+            if cluster.leads_to(service, namespace):
+                kept = (_of_connections if cluster.port in tcp else _of_requests)(statistic, value)
+                found[Place(self.workload, name, cluster.port)][cluster.subset] += kept
+        return {place: dict(versions) for place, versions in found.items()}
+
+    def traffic(self, service: str, namespace: str, tcp: Collection[int] = ()) -> dict[str, Traffic]:
+        """Subset → what was sent there, to all of its endpoints that this proxy still knows."""
+        found = self.counted(service, namespace, tcp).values()
+        return {
+            subset: total(versions[subset] for versions in found if subset in versions)
+            for subset in dict.fromkeys(subset for versions in found for subset in versions)
+        }
 
 
 def proxies(kubectl: Kubectl, namespace: str = "") -> list[Proxy]:
@@ -211,29 +252,37 @@ def _endpoint(cluster: Cluster, host: Mapping[str, Any]) -> Endpoint:
         f"{address.get('address', '')}:{address.get('port_value', '')}",
         # Whatever else stands in there is a reason not to send requests to this address.
         health.get("eds_health_status", "HEALTHY") == "HEALTHY" and len(health) <= 1,
-        counts.get("rq_success", 0),
-        counts.get("rq_error", 0),
-        counts.get("rq_total", 0),
+        counts,
     )
 
 
-def _traffic(stats: Iterable[Mapping[str, Any]], service: str, namespace: str) -> dict[str, Traffic]:
-    found: defaultdict[str, Traffic] = defaultdict(Traffic)
-    for name, cluster, value in _statistics(stats):
-        if not cluster.leads_to(service, namespace):
-            continue
-        match name:
-            case "upstream_rq_total":  # the only one that is there before the first request
-                found[cluster.subset] += Traffic()
-            case "upstream_rq_2xx" | "upstream_rq_3xx" | "upstream_rq_4xx":
-                found[cluster.subset] += Traffic(succeeded=value)
-            case "upstream_rq_5xx":
-                found[cluster.subset] += Traffic(failed=value)
-            case "upstream_rq_retry":
-                found[cluster.subset] += Traffic(retried=value)
-            case "upstream_rq_time":
-                found[cluster.subset] += Traffic(slower=value)
-    return dict(found)
+def _of_requests(statistic: str, value: Any) -> Traffic:
+    """https://www.envoyproxy.io/docs/envoy/latest/configuration/upstream/cluster_manager/cluster_stats"""
+    match statistic:
+        case "upstream_cx_none_healthy" | "upstream_rq_pending_overflow":  # no endpoint was asked
+            return Traffic(begun=value, failed=value)
+        case "upstream_rq_cancelled":  # given up while it waited for a connection
+            return Traffic(begun=value, abandoned=value)
+        case "upstream_cx_destroy_local_with_active_rq" | "upstream_rq_tx_reset":  # HTTP/1, HTTP/2
+            return Traffic(abandoned=value)
+        case "upstream_cx_protocol_error" | "upstream_rq_rx_reset":
+            return Traffic(cut=value)
+        case "upstream_rq_retry":
+            return Traffic(retried=value)
+        case "upstream_rq_time":
+            return Traffic(slower=value)
+    return Traffic()
+
+
+def _of_connections(statistic: str, value: Any) -> Traffic:
+    match statistic:
+        case "upstream_cx_none_healthy":
+            return Traffic(failed=value, unconnected=value)
+        case "upstream_cx_total":
+            return Traffic(connections=value)
+        case "upstream_cx_rx_bytes_total":
+            return Traffic(received=value)
+    return Traffic()
 
 
 def _statistics(stats: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, Cluster, Any]]:
@@ -254,11 +303,3 @@ def _named(statistic: str) -> tuple[str, Cluster] | None:
     found = _STATISTIC.fullmatch(statistic)
     cluster = Cluster.parse(found[1]) if found else None
     return (found[2], cluster) if found and cluster else None
-
-
-def _traffic_by_endpoint(endpoints: Iterable[Endpoint]) -> dict[str, Traffic]:
-    found: defaultdict[str, Traffic] = defaultdict(Traffic)
-    for endpoint in endpoints:
-        if endpoint.cluster.subset:
-            found[endpoint.cluster.subset] += Traffic(endpoint.succeeded, endpoint.failed)
-    return dict(found)

@@ -13,7 +13,7 @@ from mesh.cluster import envoy
 from mesh.cluster.envoy import Proxy
 from mesh.cluster.kubectl import Kubectl, KubectlError
 from mesh.cluster.objects import Object, conditions, is_ready
-from mesh.traffic.counts import Traffic
+from mesh.traffic.counts import Place, Traffic
 
 Weights = Mapping[str, int]
 
@@ -114,13 +114,20 @@ class LiveService:
         exposed = _is_exposed(self.config, self.name)
         return [proxy for proxy in envoy.proxies(self.kubectl) if exposed or not proxy.is_gateway]
 
-    def traffic(self, clients: Sequence[Proxy]) -> dict[Proxy, dict[str, Traffic]]:
-        """Proxy → version → what it has sent there; nothing for pods that went."""
-        return envoy.each(clients, self._traffic)
+    @property
+    def tcp_ports(self) -> set[int]:
+        """Those at which connections are split, not requests."""
+        ports = self.config.services[self.name].ports
+        return {port.port for name, port in ports.items() if port.traffic(name) == "tcp"}
 
-    def _traffic(self, proxy: Proxy) -> dict[str, Traffic]:
+    def counted(self, clients: Sequence[Proxy]) -> dict[Place, dict[str, Traffic]]:
+        """Place → version → what was sent there; nothing from pods that went."""
+        found = envoy.each(clients, self._counted).values()
+        return {place: versions for places in found for place, versions in places.items()}
+
+    def _counted(self, proxy: Proxy) -> dict[Place, dict[str, Traffic]]:
         try:
-            return proxy.traffic(self.name, self.namespace)
+            return proxy.counted(self.name, self.namespace, self.tcp_ports)
         except KubectlError:
             return {}
 
@@ -131,13 +138,11 @@ class LiveService:
         """
         pods = self.pods(self.look())
         version_of = {address: version for version in pods for address in pods[version].ready}
-        ports = self.config.services[self.name].ports
-        connections = {port.port for name, port in ports.items() if port.traffic(name) == "tcp"}
         counts: Counter[str] = Counter()
         for endpoint in proxy.endpoints(self.name, self.namespace):
             address = endpoint.address.rpartition(":")[0]
-            count = endpoint.begun if endpoint.cluster.port in connections else endpoint.succeeded + endpoint.failed
-            counts[version_of.get(address, address)] += count
+            counted = endpoint.connected if endpoint.cluster.port in self.tcp_ports else endpoint.attempts
+            counts[version_of.get(address, address)] += counted.requests
         return counts
 
 

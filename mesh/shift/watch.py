@@ -12,7 +12,7 @@ from mesh.cluster.metrics import metrics_of
 from mesh.cluster.probe import Caller
 from mesh.cluster.service import LiveService
 from mesh.shift.plan import Weights
-from mesh.traffic.counts import Meter, Traffic
+from mesh.traffic.counts import Meter, Place, Places, Traffic, parts, total
 from mesh.traffic.gate import Finding, Verdict, decide, verdict
 
 _LOOK_SECONDS = 2.0
@@ -53,7 +53,7 @@ class Watcher:
 
     def __init__(self, live: LiveService, watch: Watch, say: Callable[[str], None]) -> None:
         self._live, self._watch, self._say = live, watch, say
-        self._old: dict[str, Traffic] = {}
+        self._past: dict[str, list[Places]] = {}
 
     def judge(self, step: Step, new: Sequence[str]) -> Verdict:
         """The verdict on the versions `new`, which have more requests at this step than before. Raises `KubectlError`
@@ -64,22 +64,24 @@ class Watcher:
         sent, end, last = 0, time.monotonic() + watching.seconds, math.inf
         longest = watching.seconds + (_STATUS_SECONDS if watching.probes else 0)
         looks = max(1, math.ceil(longest / _LOOK_SECONDS) + watching.probes // _PROBES_AT_ONCE)
+        counted: Mapping[str, Places] = {}
         while True:
             if asked := self._ask(min(watching.probes - sent, _PROBES_AT_ONCE), end):
                 sent += asked
                 end = max(end, time.monotonic() + _STATUS_SECONDS)
-            counted = meter.update(source.snapshot())
+            before, counted = counted, meter.update(source.snapshot())
             over = time.monotonic() >= end and sent >= watching.probes
-            step.requests = {version: traffic.requests for version, traffic in counted.items()}
-            step.findings = self.findings(new, counted, looks, over)
-            late = any(traffic.timed < traffic.requests for traffic in counted.values())
+            whole = {version: total(places.values()) for version, places in counted.items()}
+            step.requests = {version: traffic.requests for version, traffic in whole.items()}
+            step.findings = self.findings(new, counted, before, looks, over)
+            late = any(traffic.timed < traffic.requests for traffic in whole.values())
             last = min(last, time.monotonic() + _LAG_SECONDS) if over else last
             waits = over and late and time.monotonic() < last
             result = verdict(step.findings)
             if result is Verdict.FAIL or (over and not (waits and result is Verdict.UNDECIDED)):
                 break
-        for version, traffic in counted.items():
-            self._old[version] = self._old.get(version, Traffic()) + traffic
+        for version, places in counted.items():
+            self._past.setdefault(version, []).append(places)
         for finding in step.findings:
             self._say(f"  {finding.version} {finding.criterion}: {finding.verdict.value}, {finding.text}")
         return result
@@ -92,26 +94,41 @@ class Watcher:
         time.sleep(max(0.1, min(_LOOK_SECONDS, end - time.monotonic())))
         return 0
 
-    def findings(self, new: Sequence[str], counted: Mapping[str, Traffic], looks: int, final: bool) -> list[Finding]:
+    def findings(
+        self, new: Sequence[str], counted: Mapping[str, Places], before: Mapping[str, Places], looks: int, final: bool
+    ) -> list[Finding]:
+        """`before` is what was counted at the look before."""
         # The old version's requests of all steps count: at the last one it may get none.
-        old = sum(
-            (traffic for seen in (self._old, counted) for version, traffic in seen.items() if version not in new),
-            Traffic(),
-        )
+        seen_of_old = [places for version, past in self._past.items() if version not in new for places in past]
+        seen_of_old += [places for version, places in counted.items() if version not in new]
+        old: dict[Place, Traffic] = {}
+        for places in seen_of_old:
+            for place, traffic in places.items():
+                old[place] = old.get(place, Traffic()) + traffic
         seen = self._live.look()
         pods, rollouts = self._live.pods(seen), self._live.rollouts(seen)
         found: list[Finding] = []
         for version in new:
             if not pods[version].ready:
                 found.append(Finding(version, "ready pods", Verdict.FAIL, "none is left"))
-            before = self._watch.restarts.get(version, {})
+            restarts = self._watch.restarts.get(version, {})
             # One that goes down between two requests is up again before anybody notices.
-            if down := [name for name, count in pods[version].restarts.items() if count > before.get(name, 0)]:
+            if down := [name for name, count in pods[version].restarts.items() if count > restarts.get(name, 0)]:
                 text = f"went down and was started again: {', '.join(down)}"
                 found.append(Finding(version, "restarts", Verdict.FAIL, text))
             if rollout := rollouts.get(version):
                 # What was counted may be of the old pods alone.
                 result = Verdict.FAIL if rollout.failed else Verdict.UNDECIDED
                 found.append(Finding(version, "roll-out", result, f"not over: {rollout}"))
-            found += decide(version, counted.get(version, Traffic()), old, self._watch.gate, looks, final)
+            now, then = counted.get(version, {}), before.get(version, {})
+            found += decide(
+                version,
+                total(now.values()),
+                total(old.values()),
+                self._watch.gate,
+                looks,
+                final,
+                parts(now, old, then),
+                total(then.values()),
+            )
         return found

@@ -40,7 +40,8 @@ class Row:
 
     @property
     def success(self) -> float | None:
-        return self.traffic.succeeded / self.traffic.requests if self.traffic.requests else None
+        traffic = self.traffic
+        return 1 - max(0, traffic.bad - traffic.retried) / traffic.requests if traffic.requests else None
 
 
 @dataclass(frozen=True)

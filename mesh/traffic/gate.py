@@ -8,14 +8,16 @@ from enum import Enum
 
 from config.routing import Gate
 from config.types import seconds
-from mesh.traffic.counts import Traffic
-from mesh.traffic.statistics import lower_bound, needed, upper_bound
+from mesh.traffic.counts import Part, Traffic
+from mesh.traffic.statistics import THREE_SIGMA, lower_bound, needed, plausible, upper_bound
 
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 NOISE = 10.0
 """Milliseconds within which one version is not called slower than another."""
 PROVED_BY = 0.01
 """A bound of 0 % cannot be proved by any number of requests: it is held to what proves this share."""
+ANSWERS = 0.5
+"""At least this share of the requests a good version answers within a look, where the old one shows nothing better."""
 
 
 class Verdict(Enum):
@@ -48,15 +50,28 @@ class _Limit:
     """Whether a pass has to be proved; otherwise it is enough that the share seen is not above the limit."""
 
 
-def decide(version: str, new: Traffic, old: Traffic, gate: Gate, looks: int, final: bool) -> list[Finding]:
-    """The verdicts on all criteria of the gate.
+def decide(
+    version: str,
+    new: Traffic,
+    old: Traffic,
+    gate: Gate,
+    looks: int,
+    final: bool,
+    parts: Sequence[Part] = (),
+    before: Traffic | None = None,
+) -> list[Finding]:
+    """The verdicts on all criteria of the gate, and on each of the `parts` of the traffic for which there is one.
 
-    A failure is found at any of `looks` looks, which share the error probability that the confidence leaves
-    (Bonferroni); a pass only at the final one. All bounds are Clopper and Pearson's, one-sided.
+    A failure is found at any of `looks` looks and in any of the parts, which share the error probability that the
+    confidence leaves (Bonferroni); a pass only at the final look, and for the whole. All bounds are Clopper and
+    Pearson's, one-sided. `before` is what `new` was at the look before: what was begun by then had time for an answer.
     """
     confidence = gate.confidence / 100
-    surely = 1 - (1 - confidence) / max(looks, 1)
-    findings = [_judged(version, limit, gate, confidence, surely, final) for limit in _limits(new, old, gate)]
+    surely = 1 - (1 - confidence) / (max(looks, 1) * (1 + len(parts)))
+    if unheard := _unheard(version, "", new, old, before or Traffic(), surely, final):
+        return [unheard]
+    findings = [_judged(version, limit, gate, confidence, surely, final) for limit in _limits(new, old, gate, surely)]
+    findings += [finding for part in parts for finding in _partial(version, part, gate, surely, final)]
     findings += [
         Finding(version, criterion, Verdict.UNDECIDED, text) for criterion, text in _unknown(new, old, gate, confidence)
     ]
@@ -82,16 +97,70 @@ def requests_needed(gate: Gate) -> int:
     return max([gate.requests, *least, 1])
 
 
-def _limits(new: Traffic, old: Traffic, gate: Gate) -> Iterator[_Limit]:
+def _unheard(
+    version: str, part: str, new: Traffic, old: Traffic, before: Traffic, surely: float, final: bool
+) -> Finding | None:
+    """A failure when callers tried and nobody answered, though the old version's answers make that no chance."""
+    silent = bool(new.connections and not new.received and old.received)
+    if not new.tried or (new.answered and not silent):
+        return None
+    if silent:
+        tried, share = before.connections, ANSWERS
+    else:
+        # Those that are over, or that nobody has answered since the look before.
+        tried = max(new.attempts, before.tried)
+        share = lower_bound(min(old.answered, old.tried), old.tried, surely) if old.tried else ANSWERS
+    surprising = (1 - share) ** tried < 1 - surely
+    if not (surprising or (final and new.too_late + new.unconnected and not old.too_late and not silent)):
+        return None
+    of = "connections" if new.connections else "requests"
+    count = new.connections if silent else new.tried
+    text = f"callers tried and nobody answered, not one of {count} {of} ({_kinds(new)})"
+    return Finding(version, _of("answers", part), Verdict.FAIL, text)
+
+
+def _partial(version: str, part: Part, gate: Gate, surely: float, final: bool) -> Iterator[Finding]:
+    """Failures of a part of the traffic, if they are more than the limit allows, and than the old version has there."""
+    if unheard := _unheard(version, part.name, part.new, part.old, part.before, surely, final):
+        yield unheard
+    elif gate.success_rate and part.new.attempts:
+        limit, (_, over) = 1 - gate.success_rate / 100, _over(part.new, part.old, surely)
+        if part.old.attempts:
+            limit = max(limit, upper_bound(part.old.broken, part.old.attempts, surely))
+        if lower_bound(over, part.new.attempts, surely) > limit:
+            text = f"{_failed(part.new)}, at most {_percent(limit)} may"
+            yield Finding(version, _of("success rate", part.name), Verdict.FAIL, text)
+
+
+def _over(new: Traffic, old: Traffic, surely: float) -> tuple[int, int]:
+    """The attempts of the new version that count as its failures, and those that surely do.
+
+    That callers give up may be their own way: as many as do so with the old version are left out, and as chance alone
+    may bring along.
+    """
+    if not old.too_late:
+        return new.bad, new.bad
+    _, seen = plausible(new.attempts, old.too_late / old.attempts, THREE_SIGMA)
+    _, most = plausible(new.attempts, upper_bound(old.too_late, old.attempts, surely), 2 * (1 - surely))
+    over, surely_over = (min(new.attempts, new.broken + max(0, new.too_late - usual)) for usual in (seen, most))
+    return over, min(over, surely_over)
+
+
+def _limits(new: Traffic, old: Traffic, gate: Gate, sure: float) -> Iterator[_Limit]:
     attempts, bad = new.attempts, new.bad
     if gate.success_rate:
         allowed = f"at most {_percent(1 - gate.success_rate / 100)} may"
-        yield _Limit("success rate", 1 - gate.success_rate / 100, attempts, bad, bad, f"failed, {allowed}", proof=True)
+        over, surely_over = _over(new, old, sure)
+        if old.too_late:
+            usual = f"{_percent(old.too_late / old.attempts)} of the old version's are too late"
+            allowed += f"; as {usual}, {over} of them count"
+        what = f"{_failed(new)}, {allowed}"
+        yield _Limit("success rate", 1 - gate.success_rate / 100, attempts, over, surely_over, what, proof=True)
     if gate.baseline.success_rate < 100 and old.attempts:
         share = old.bad / old.attempts
         limit = min(1.0, share + gate.baseline.success_rate / 100)
-        allowed = f"at most {_percent(limit)} may, as {_percent(share)} of the old version's did"
-        yield _Limit("success rate against the old version", limit, attempts, bad, bad, f"failed, {allowed}", False)
+        what = f"{_failed(new)}, at most {_percent(limit)} may, as {_percent(share)} of the old version's did"
+        yield _Limit("success rate against the old version", limit, attempts, bad, bad, what, False)
     for name, quantile in QUANTILES.items():
         if not new.timed:
             continue
@@ -100,14 +169,14 @@ def _limits(new: Traffic, old: Traffic, gate: Gate) -> Iterator[_Limit]:
             # Envoy counts by bounds: at the one below it is too strict, at the one above too lenient.
             over = new.slower[max(bound for bound in new.slower if bound <= most)]
             surely = max((new.slower[bound] for bound in new.slower if bound >= most), default=0)
-            what = f"took more than {most:.0f} ms, at most {_percent(1 - quantile)} may"
+            what = f"{_took(over, new, most)}, at most {_percent(1 - quantile)} may"
             yield _Limit(name, 1 - quantile, new.timed, over, surely, what, proof=True)
         times, reference = getattr(gate.baseline, name), old.quantile(quantile)
         if times and reference is not None:
             most = max(times * reference, NOISE)
             most = min((bound for bound in new.slower if bound >= most), default=most)
             over = new.slower.get(most, 0)
-            what = f"took more than {most:.0f} ms, at most {_percent(1 - quantile)} may"
+            what = f"{_took(over, new, most)}, at most {_percent(1 - quantile)} may"
             what += f", as the old version's {name} is {reference:.1f} ms"
             yield _Limit(f"{name} against the old version", 1 - quantile, new.timed, over, over, what, proof=False)
 
@@ -115,7 +184,7 @@ def _limits(new: Traffic, old: Traffic, gate: Gate) -> Iterator[_Limit]:
 def _judged(version: str, limit: _Limit, gate: Gate, confidence: float, surely: float, final: bool) -> Finding:
     least = max(gate.requests, needed(limit.limit if limit.limit > 0 else PROVED_BY, confidence))
     seen = limit.over / limit.requests if limit.requests else 0.0
-    text = f"{limit.over} of {limit.requests} ({_percent(seen)}) {limit.what}"
+    text = limit.what
     if lower_bound(limit.surely_over, limit.requests, surely) > limit.limit:
         return Finding(version, limit.criterion, Verdict.FAIL, text)
     enough = limit.requests >= least
@@ -152,6 +221,42 @@ def _counted(version: str, new: Traffic, gate: Gate) -> Finding:
     enough = new.requests >= max(gate.requests, 1)
     text = f"{new.requests} requests, at least {max(gate.requests, 1)} wanted"
     return Finding(version, "requests", Verdict.PASS if enough else Verdict.UNDECIDED, text)
+
+
+def _of(criterion: str, part: str) -> str:
+    return f"{criterion} {part}" if part else criterion
+
+
+def _failed(traffic: Traffic) -> str:
+    if not traffic.attempts:
+        return "no request went there, and none failed" if not traffic.active else f"{traffic.active} are under way"
+    text = f"{_share(traffic.bad, traffic.attempts)} failed"
+    return f"{text} ({_kinds(traffic)})" if traffic.bad else text
+
+
+def _took(over: int, traffic: Traffic, most: float) -> str:
+    return f"{_share(over, traffic.timed)} took more than {most:.0f} ms"
+
+
+def _kinds(traffic: Traffic) -> str:
+    """What went wrong, in words; the numbers are of attempts."""
+    answered = max(0, traffic.failed - traffic.late - traffic.unconnected)
+    cut = min(traffic.cut, traffic.attempts)
+    said = {
+        "answered with an error": max(0, answered - cut),
+        "cut short in the middle of the answer": cut,
+        "found no connection": traffic.unconnected,
+        "too late for a timeout": traffic.late,
+        "given up by callers that got no answer in their time": min(traffic.unanswered, traffic.given_up),
+        "given up by callers in the middle of the answer": max(0, traffic.given_up - traffic.unanswered),
+        "are still waiting": traffic.active if not traffic.answered else 0,
+        "connections on which no byte came back": 0 if traffic.received else traffic.connections,
+    }
+    return ", ".join(f"{count} {what}" for what, count in said.items() if count)
+
+
+def _share(count: int, whole: int) -> str:
+    return f"{count} of {whole} ({_percent(count / whole if whole else 0.0)})"
 
 
 def _percent(share: float) -> str:

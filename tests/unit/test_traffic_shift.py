@@ -25,7 +25,7 @@ from mesh.shift.journal import BusyError, Journal
 from mesh.shift.plan import ApplyError, InterruptedShiftError, Outcome, Plan, Weights, run
 from mesh.shift.watch import Step, Watch, Watcher
 from mesh.shift.world import LiveWorld
-from mesh.traffic.counts import Meter, Traffic
+from mesh.traffic.counts import Meter, Part, Place, Places, Traffic, parts, total
 from mesh.traffic.gate import Verdict, decide, requests_needed, verdict
 
 from .fake_kubectl import FakeKubectl, Object, crd, made
@@ -143,7 +143,7 @@ def test_too_few_requests_never_pass() -> None:
 
 def test_errors_and_hidden_retries_fail_early() -> None:
     assert judged(Traffic(285, 15, 0, times(300, 0)), final=False) is Verdict.FAIL
-    assert judged(Traffic(300, 0, 15, times(315, 0)), final=False) is Verdict.FAIL
+    assert judged(Traffic(300, 15, 15, times(315, 0)), final=False) is Verdict.FAIL
 
 
 def test_ten_times_slower_fails() -> None:
@@ -167,12 +167,15 @@ def test_a_pass_proves_the_bound(good: int, bad: int, final: bool) -> None:
         assert sum(comb(requests, k) * 0.01**k * 0.99 ** (requests - k) for k in range(bad + 1)) <= 0.05 + 1e-9
 
 
+A, B = Place("shop/web", "a"), Place("shop/web", "b")
+
+
 def test_a_meter_follows_sources_that_come_go_and_begin_anew() -> None:
-    meter: Meter[str] = Meter({"a": {"v1": Traffic(100, 1)}})
-    assert meter.update({"a": {"v1": Traffic(110, 1)}}) == {"v1": Traffic(10, 0)}
-    assert meter.update({"b": {"v1": Traffic(5)}})["v1"] == Traffic(15, 0)
-    assert meter.update({"a": {"v1": Traffic(112, 1)}, "b": {}})["v1"] == Traffic(17, 0)
-    assert meter.update({"b": {"v1": Traffic(2)}})["v1"] == Traffic(19, 0)  # restarted
+    meter = Meter({A: {"v1": Traffic(100, 1)}})
+    assert meter.update({A: {"v1": Traffic(110, 1)}}) == {"v1": {A: Traffic(10, 0)}}
+    assert total(meter.update({B: {"v1": Traffic(5)}})["v1"].values()) == Traffic(15, 0)
+    assert total(meter.update({A: {"v1": Traffic(112, 1)}, B: {}})["v1"].values()) == Traffic(17, 0)
+    assert total(meter.update({B: {"v1": Traffic(2)}})["v1"].values()) == Traffic(19, 0)  # restarted
 
 
 def test_quantiles_lie_between_the_bounds() -> None:
@@ -304,7 +307,7 @@ def test_a_gate_does_not_pass_what_is_not_rolled_out(progressing: str, expected:
     service = live(workload("Deployment", replicas=2, updatedReplicas=1, conditions=conditions), ready_pod("old"))
     gate = Gate(success_rate=99, baseline=Baseline(success_rate=100, p99=0))
     findings = Watcher(service, Watch(gate, 1, 0, "", None, {}), print).findings(
-        ["v2"], {"v2": Traffic(1000)}, 1, final=True
+        ["v2"], {"v2": {A: Traffic(1000)}}, {}, 1, final=True
     )
     assert verdict(findings) is expected
     assert [finding.criterion for finding in findings if finding.verdict is not Verdict.PASS] == ["roll-out"]
@@ -316,7 +319,7 @@ def test_a_gate_fails_a_version_that_went_down_and_is_up_again(count: int, expec
     service = live(workload("Deployment", replicas=1, updatedReplicas=1), ready_pod("new", restarts=count))
     gate = Gate(success_rate=99, baseline=Baseline(success_rate=100, p99=0))
     watch = Watch(gate, 1, 0, "", None, {"v2": {"app of new": 1}})
-    findings = Watcher(service, watch, print).findings(["v2"], {"v2": Traffic(1000)}, 1, final=True)
+    findings = Watcher(service, watch, print).findings(["v2"], {"v2": {A: Traffic(1000)}}, {}, 1, final=True)
     assert [finding.criterion for finding in findings if finding.verdict is Verdict.FAIL] == expected
 
 

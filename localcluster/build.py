@@ -93,6 +93,7 @@ GO_BUILDS = {
     "tools": GoBuild("cluster", (f"{_ISTIO_MODULE}/istioctl/cmd/istioctl",), _VERSIONS, _TAGS, estimate=170),
     "helm": GoBuild("helm", (f"{_HELM_MODULE}/cmd/helm",), {f"{_HELM_MODULE}/internal/version.version": HELM}, "", 300),
     "actionlint": GoBuild("actionlint", ("github.com/rhysd/actionlint/cmd/actionlint",), {}, "", estimate=120),
+    "calls": GoBuild("calls", (".",), {}, "", estimate=180),
     "simulated-proxies": GoBuild("simulated-proxies", (".",), {}, "", estimate=230),
 }
 
@@ -104,6 +105,7 @@ WEIGHTS = {
     "tools": 60.0,
     "helm": 40.0,
     "actionlint": 10.0,
+    "calls": 10.0,
     "simulated-proxies": 10.0,
     "debian": 30.0,
     "envoy": 15.0,
@@ -113,8 +115,8 @@ WEIGHTS = {
 }
 # The cluster runs without these: what renders charts, what it is compared with, and what checks the workflows.
 TOOLS = ("tools", "helm", "actionlint")
-# Nor does it need a machine with a kernel of its own, or proxies that are none.
-DEFAULT_GROUPS = tuple(name for name in WEIGHTS if name not in (*TOOLS, "vm", "simulated-proxies"))
+# Nor does it need a machine with a kernel of its own, proxies that are none, or callers of gRPC.
+DEFAULT_GROUPS = tuple(name for name in WEIGHTS if name not in (*TOOLS, "vm", "simulated-proxies", "calls"))
 # What a first build takes with the Go caches, and what a cluster takes afterwards.
 COLD_DISK = 16
 WARM_DISK = 3
@@ -206,6 +208,7 @@ def outputs(group: str) -> list[Path]:
         "tools": ("istioctl",),
         "helm": ("helm",),
         "actionlint": ("actionlint",),
+        "calls": ("calls",),
         "simulated-proxies": ("simulated-proxies",),
         "envoy": ("envoy",),
     }
@@ -267,7 +270,7 @@ def build(groups: Sequence[str] = DEFAULT_GROUPS) -> None:
             # The provider shares few packages with the cluster: two compilers at once use the cores better than one.
             compiled = [
                 chain("language-host", "kubernetes-provider", "helm"),
-                chain("cluster", *(tool for tool in TOOLS if tool != "helm"), "simulated-proxies"),
+                chain("cluster", *(tool for tool in TOOLS if tool != "helm"), "simulated-proxies", "calls"),
                 chain("debian", "envoy", "charts", "vm"),
             ]
             failed = next((done for done in wait(compiled, return_when=FIRST_EXCEPTION).done if done.exception()), None)

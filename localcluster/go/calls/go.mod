@@ -1,4 +1,4 @@
-module istio-governance/grpc
+module istio-governance/calls
 
 go 1.26.0
 

@@ -7,13 +7,12 @@ import (
 	"context"
 	"encoding/json"
 	"flag"
+	"io"
 	"log"
 	"math/rand/v2"
 	"net"
 	"os"
-	"os/signal"
 	"sync"
-	"syscall"
 	"time"
 
 	"google.golang.org/grpc"
@@ -25,8 +24,7 @@ import (
 )
 
 func main() {
-	target := flag.String("call", "", "call this host:port, and print at the end how many calls ended how")
-	calls := flag.Int("n", 0, "how many calls each caller makes; 0: until SIGTERM")
+	target := flag.String("call", "", "call this host:port until stdin ends, then print how many calls ended how")
 	deadline := flag.Duration("deadline", time.Second, "of each call")
 	pause := flag.Duration("pause", 10*time.Millisecond, "between the calls of one caller")
 	callers := flag.Int("callers", 2, "how many call at once, each by a connection of its own")
@@ -36,7 +34,7 @@ func main() {
 	share := flag.Float64("share", 1, "of the calls that fail")
 	flag.Parse()
 	if *target != "" {
-		call(*target, *calls, *deadline, *pause, *callers, *streams)
+		call(*target, *deadline, *pause, *callers, *streams)
 	} else {
 		serve(*address, *how, *share)
 	}
@@ -102,9 +100,12 @@ func serve(address, how string, share float64) {
 	log.Fatal(grpc.NewServer(grpc.UnknownServiceHandler(answer)).Serve(all))
 }
 
-func call(target string, calls int, deadline, pause time.Duration, callers int, streams bool) {
-	ended, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
-	defer stop()
+func call(target string, deadline, pause time.Duration, callers int, streams bool) {
+	ended, end := context.WithCancel(context.Background())
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		end()
+	}()
 	counts, lock, done := map[string]int{}, sync.Mutex{}, sync.WaitGroup{}
 	for range callers {
 		done.Add(1)
@@ -116,7 +117,7 @@ func call(target string, calls int, deadline, pause time.Duration, callers int, 
 			}
 			defer func() { _ = connection.Close() }()
 			client := grpc_health_v1.NewHealthClient(connection)
-			for made := 0; ended.Err() == nil && (calls == 0 || made < calls); made++ {
+			for ended.Err() == nil {
 				limited, cancel := context.WithTimeout(context.Background(), deadline)
 				err := once(limited, client, streams)
 				cancel()

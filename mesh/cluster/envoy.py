@@ -147,10 +147,13 @@ class Proxy:
 
     def endpoints(self, service: str, namespace: str) -> list[Endpoint]:
         """All endpoints of `service`, under each of its subsets and under '' for the service as a whole."""
+        return [one for one in self._endpoints(namespace) if one.cluster.leads_to(service, namespace)]
+
+    def _endpoints(self, namespace: str) -> list[Endpoint]:
         return [
             _endpoint(cluster, host)
             for status in self.json("clusters", format="json").get("cluster_statuses", [])
-            if (cluster := Cluster.parse(status["name"])) and cluster.leads_to(service, namespace)
+            if f".{namespace}.svc." in status["name"] and (cluster := Cluster.parse(status["name"]))
             for host in status.get("host_statuses", [])
         ]
 
@@ -165,19 +168,14 @@ class Proxy:
         Attempts are counted by endpoint, by every proxy. What only a whole cluster counts is added where the proxy
         keeps it (`names.SUBSET_STATISTICS`): times, what was tried again, half answers, and requests that met nobody.
         """
-        found: defaultdict[Place, defaultdict[str, Traffic]] = defaultdict(lambda: defaultdict(Traffic))
-        name = f"{self.namespace}/{self.pod}"
-        for endpoint in self.endpoints(service, namespace):
-            if (cluster := endpoint.cluster).subset:
-                place = Place(self.workload, name, cluster.port, endpoint.address.rpartition(":")[0])
-                found[place][cluster.subset] += endpoint.connected if cluster.port in tcp else endpoint.attempts
-        pattern = rf"^cluster\.outbound\|[0-9]+\|[^|]+\|{re.escape(service)}\.{re.escape(namespace)}\.svc\."
-        answer = self.json("stats", format="json", histogram_buckets="cumulative", filter=pattern)
-        for statistic, cluster, value in _statistics(answer.get("stats", [])):
-            if cluster.leads_to(service, namespace):
-                kept = (_of_connections if cluster.port in tcp else _of_requests)(statistic, value)
-                found[Place(self.workload, name, cluster.port)][cluster.subset] += kept
-        return {place: dict(versions) for place, versions in found.items()}
+        return self.counters(namespace, service).of(service, namespace, tcp)
+
+    def counters(self, namespace: str, service: str = "") -> Counters:
+        """All that it counts of one service, or of all in a namespace, by two questions."""
+        host = re.escape(service) if service else "[^.]+"
+        pattern = rf"^cluster\.outbound\|[0-9]+\|[^|]+\|{host}\.{re.escape(namespace)}\.svc\."
+        statistics = self.json("stats", format="json", histogram_buckets="cumulative", filter=pattern)
+        return Counters(self, self._endpoints(namespace), [*_statistics(statistics.get("stats", []))])
 
     def traffic(self, service: str, namespace: str, tcp: Collection[int] = ()) -> dict[str, Traffic]:
         """Subset → what was sent there, to all of its endpoints that this proxy still knows."""
@@ -186,6 +184,30 @@ class Proxy:
             subset: total(versions[subset] for versions in found if subset in versions)
             for subset in dict.fromkeys(subset for versions in found for subset in versions)
         }
+
+
+@dataclass(frozen=True)
+class Counters:
+    """What one proxy has counted, of several services."""
+
+    proxy: Proxy
+    endpoints: Sequence[Endpoint]
+    statistics: Sequence[tuple[str, Cluster, Any]]
+
+    def of(self, service: str, namespace: str, tcp: Collection[int]) -> dict[Place, dict[str, Traffic]]:
+        """As `Proxy.counted`."""
+        found: defaultdict[Place, defaultdict[str, Traffic]] = defaultdict(lambda: defaultdict(Traffic))
+        workload, name = self.proxy.workload, f"{self.proxy.namespace}/{self.proxy.pod}"
+        for endpoint in self.endpoints:
+            cluster = endpoint.cluster
+            if cluster.subset and cluster.leads_to(service, namespace):
+                place = Place(workload, name, cluster.port, endpoint.address.rpartition(":")[0])
+                found[place][cluster.subset] += endpoint.connected if cluster.port in tcp else endpoint.attempts
+        for statistic, cluster, value in self.statistics:
+            if cluster.leads_to(service, namespace):
+                kept = (_of_connections if cluster.port in tcp else _of_requests)(statistic, value)
+                found[Place(workload, name, cluster.port)][cluster.subset] += kept
+        return {place: dict(versions) for place, versions in found.items()}
 
 
 def proxies(kubectl: Kubectl, namespace: str = "") -> list[Proxy]:

@@ -10,7 +10,7 @@ from typing import Any
 import names
 from config import StackConfig
 from mesh.cluster import envoy
-from mesh.cluster.envoy import Proxy
+from mesh.cluster.envoy import Counters, Proxy
 from mesh.cluster.kubectl import Kubectl, KubectlError
 from mesh.cluster.objects import Object, conditions, is_ready
 from mesh.traffic.counts import Place, Traffic
@@ -130,6 +130,10 @@ class LiveService:
             return proxy.counted(self.name, self.namespace, self.tcp_ports)
         except KubectlError:
             return {}
+
+    def counted_by(self, counters: Counters) -> dict[Place, dict[str, Traffic]]:
+        """The same, of what one proxy has counted."""
+        return counters.of(self.name, self.namespace, self.tcp_ports)
 
     def answered(self, proxy: Proxy) -> Counter[str]:
         """Version → the requests, or connections, that one proxy has sent to its pods, by whatever rule.

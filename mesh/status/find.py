@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import names
 from config import StackConfig
-from mesh.cluster.kubectl import Kubectl
+from mesh.cluster.envoy import Counters, Proxy, each
+from mesh.cluster.kubectl import Kubectl, KubectlError
 from mesh.cluster.metrics import metrics_of
 from mesh.cluster.objects import Object
 from mesh.cluster.service import LiveService
 from mesh.cluster.service import look as look_at
+from mesh.routes import callers
 from mesh.routes.look import Live, look
 from mesh.status.since import Counted, Memory, Since
 from mesh.traffic.copies import without_copies
@@ -74,12 +77,23 @@ class Status:
 
     def look(self, config: StackConfig, services: Collection[str]) -> list[Service]:
         """Raises `KubectlError` and `MetricsError`."""
-        seen = look_at(config, self.kubectl)
-        live = look(config, self.kubectl, services, seen) if config.mesh.on else {}
-        return [self._service(LiveService(config, name, self.kubectl), seen, live.get(name)) for name in services]
+        if not config.mesh.on:
+            seen = look_at(config, self.kubectl)
+            return [self._service(LiveService(config, name, self.kubectl), seen, None, {}) for name in services]
+        with ThreadPoolExecutor() as pool:
+            looking = pool.submit(look_at, config, self.kubectl)
+            known = callers.read(self.kubectl)
+            counting = pool.submit(_counters, config, [one.proxy for one in known.known if one.proxy])
+            seen = looking.result()
+            live = look(config, self.kubectl, services, seen, known)
+        found = []
+        for name in services:
+            service = LiveService(config, name, self.kubectl)
+            found.append(self._service(service, seen, live.get(name), _counted(service, counting.result())))
+        return found
 
-    def _service(self, service: LiveService, seen: Sequence[Object], live: Live | None) -> Service:
-        since = self._since(service, seen)
+    def _service(self, service: LiveService, seen: Sequence[Object], live: Live | None, counted: Counted) -> Service:
+        since = self._since(service, seen, counted)
         sent = {version: traffic.requests for version, traffic in since.counted.items()}
         rule = service.config.routing.get(service.name) if live else None
         if rule and rule.mirror and rule.mirror.percentage:
@@ -104,8 +118,7 @@ class Status:
         mirrored = rule.mirror.version if rule and rule.mirror and rule.mirror.percentage else ""
         return Service(service.name, rows, live, since.at, mirrored)
 
-    def _since(self, service: LiveService, seen: Sequence[Object]) -> Since:
-        counted = _counted(service) if service.config.mesh.on else {}
+    def _since(self, service: LiveService, seen: Sequence[Object], counted: Counted) -> Since:
         if self.from_now:
             before = self._before.get(service.name, {})
             self._before[service.name] = counted
@@ -120,9 +133,28 @@ def _is_rule(item: Object, service: LiveService) -> bool:
     return (item["kind"], item["metadata"]["name"]) == ("VirtualService", names.virtual_service(service.name))
 
 
-def _counted(service: LiveService) -> Mapping[str, Traffic]:
+def _counters(config: StackConfig, proxies: Sequence[Proxy]) -> list[Counters]:
+    """Of all services at once; of a pod that went meanwhile nothing."""
+    if config.mesh.prometheus:
+        return []
+
+    def ask(proxy: Proxy) -> Counters | None:
+        try:
+            return proxy.counters(config.namespace.name)
+        except KubectlError:
+            return None
+
+    return [one for one in each(proxies, ask).values() if one]
+
+
+def _counted(service: LiveService, counters: Sequence[Counters]) -> Counted:
+    places = (
+        metrics_of(service).snapshot()
+        if service.config.mesh.prometheus
+        else {place: found for one in counters for place, found in service.counted_by(one).items()}
+    )
     found: dict[str, Traffic] = {}
-    for versions in metrics_of(service).snapshot().values():
+    for versions in places.values():
         for version, traffic in versions.items():
             found[version] = found.get(version, Traffic()) + traffic
     return found

@@ -25,7 +25,7 @@ from mesh.shift.journal import BusyError, Journal
 from mesh.shift.plan import ApplyError, InterruptedShiftError, Outcome, Plan, Weights, run
 from mesh.shift.watch import Step, Watch, Watcher
 from mesh.shift.world import LiveWorld
-from mesh.traffic.counts import Meter, Part, Place, Places, Traffic, parts, total
+from mesh.traffic.counts import Meter, Place, Traffic, total
 from mesh.traffic.gate import Verdict, decide, requests_needed, verdict
 
 from .fake_kubectl import FakeKubectl, Object, crd, made

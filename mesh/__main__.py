@@ -1,13 +1,29 @@
 """The command line `mesh`."""
 
+import importlib
+import pkgutil
 import sys
 
 import click
 
-from mesh import cli
+from mesh import cli, commands
 
 
-@click.command(cls=cli.Commands, context_settings={"help_option_names": ["-h", "--help"]})
+class Commands(click.Group):
+    """Each module in `mesh/commands` is one command, imported when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx
+        return sorted(module.name for module in pkgutil.iter_modules(commands.__path__))
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        command: click.Command = importlib.import_module(f"mesh.commands.{cmd_name}").command
+        return command
+
+
+@click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 def mesh() -> None:
     """Shift traffic, see the truth about it, and keep the mesh as it is declared.
 

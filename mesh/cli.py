@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
-import pkgutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,7 +14,6 @@ import click
 
 from config import ConfigError
 from config.files import PROJECT, effective, stacks
-from mesh import commands
 from mesh.cluster.kubectl import Kubectl, KubectlError
 from mesh.program.helm import HelmError
 from mesh.program.stack import PulumiError
@@ -49,20 +46,6 @@ class Failure(click.ClickException):
 
     def show(self, file: Any = None) -> None:
         click.echo(f"mesh: {self.message}", file=file or sys.stderr)
-
-
-class Commands(click.Group):
-    """Each module in `mesh/commands` is one command, imported when it is asked for."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        del ctx
-        return sorted(module.name for module in pkgutil.iter_modules(commands.__path__))
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in self.list_commands(ctx):
-            return None
-        command: click.Command = importlib.import_module(f"mesh.commands.{cmd_name}").command
-        return command
 
 
 def stack_option(function: Function) -> Function:

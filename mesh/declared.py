@@ -9,7 +9,7 @@ from typing import Any
 from config import files
 from config.files import NAMESPACE, PROJECT
 from config.types import is_hidden
-from mesh import preflight
+from mesh.program.offline import offline
 from mesh.program.recorder import Recording, record
 
 
@@ -22,5 +22,5 @@ def declared_by(raw: dict[str, Any], stack: str, project: Path = PROJECT) -> Rec
     """The same for a configuration by key of the project's namespace."""
     config = files.as_pulumi_passes({NAMESPACE + key: value for key, value in raw.items()})
     secrets = [NAMESPACE + key for key, value in raw.items() if is_hidden(value)]
-    with preflight.offline():
+    with offline():
         return record(lambda: runpy.run_path(str(project / "__main__.py")), stack, config, secrets)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from mesh import purge, upgrade
 from mesh.cluster import owners
 from mesh.cluster.kubectl import Kubectl, KubectlError
 from mesh.cluster.objects import identity, live, named
+from mesh.program.offline import is_offline
 from mesh.routes import foresee, others
 from mesh.routes.model import expected
 
@@ -44,8 +43,6 @@ _RESOURCES = {
 }
 _NO_SUCH_KIND = ("doesn't have a resource type", "could not find the requested resource")
 
-_offline: ContextVar[bool] = ContextVar("offline", default=False)
-
 Found = Mapping[tuple[str, str], Mapping[str, Any]]
 """(kind, name) → the object."""
 
@@ -57,7 +54,7 @@ def check(config: StackConfig, owner: str) -> bool:
 
     Returns whether pods of the mesh may be there already, so that the program is an upgrade of it.
     """
-    if _offline.get():
+    if is_offline():
         return True
     cluster = config.cluster
     if problems := list(_missing_files(config)):
@@ -131,16 +128,6 @@ def _copy_charts(config: StackConfig) -> None:
 def _refusal(what: str, lines: list[str], last: str = "") -> pulumi.RunError:
     listed = "\n".join(f"  {number}. {line}" for number, line in enumerate(lines, 1))
     return pulumi.RunError(f"{what}; nothing was changed\n\n{listed}" + (f"\n\n{last}" if last else ""))
-
-
-@contextmanager
-def offline() -> Iterator[None]:
-    """Lets the program run without a cluster, for those who only want to know what it declares."""
-    token = _offline.set(True)
-    try:
-        yield
-    finally:
-        _offline.reset(token)
 
 
 def declared(config: StackConfig) -> set[tuple[str, str]]:

@@ -18,7 +18,7 @@ import grpc  # type: ignore[import-untyped]
 from pulumi.automation._server import LanguageServer
 from pulumi.runtime.proto import language_pb2_grpc
 
-from mesh import preflight
+from mesh.program.offline import offline
 from mesh.program.stack import Stack
 
 
@@ -36,7 +36,7 @@ def _served(project: Path) -> Iterator[str]:
     """The address for Pulumi's `--client`. The look at the cluster that the program begins with is left out."""
 
     def program() -> None:
-        with preflight.offline():
+        with offline():
             runpy.run_path(str(project / "__main__.py"))
 
     server = grpc.server(ThreadPoolExecutor())

@@ -366,7 +366,7 @@ def test_requests_from_outside_follow_the_same_weights(caller: Proxy, kubectl: K
 def requests_at(caller: Proxy, port: int) -> int:
     """How many this caller has sent to a port of the cart's Service."""
     found = caller.endpoints("cart-service", NAMESPACE)
-    return sum(one.succeeded for one in found if one.cluster.port == port and one.cluster.subset)
+    return sum(one.attempts.succeeded for one in found if one.cluster.port == port and one.cluster.subset)
 
 
 @pytest.mark.parametrize(("service", "host", "v1"), [("cart", "cart", 0.7), ("bill", "bills", 0.9)])

@@ -8,12 +8,12 @@ import pytest
 from click.testing import CliRunner
 
 from mesh import cli
-from mesh.__main__ import mesh
+from mesh.__main__ import Commands, mesh
 
 
 def test_every_command_has_help_with_an_example() -> None:
     listed = CliRunner().invoke(mesh, ["--help"]).output
-    for name in cli.Commands(name="mesh").list_commands(None):  # type: ignore[arg-type]
+    for name in Commands(name="mesh").list_commands(None):  # type: ignore[arg-type]
         shown = CliRunner().invoke(mesh, [name, "--help"])
         assert shown.exit_code == 0 and f"\n  {name} " in listed
         assert "Example" in shown.output and f"mesh {name}" in shown.output

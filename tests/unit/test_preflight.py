@@ -17,6 +17,7 @@ from config.types import SECRET
 from istio import charts
 from mesh import preflight
 from mesh.cluster.kubectl import Kubectl
+from mesh.program.offline import offline
 
 from .fake_kubectl import FakeKubectl, Object, crd, made
 from .given import STACKS, config, program
@@ -92,7 +93,7 @@ def test_an_upgrade_is_told_from_a_first_install_by_the_pods(monkeypatch: pytest
     given = config(cluster={"context": "c"}, mesh={"mode": "managed"})
     assert check(monkeypatch, given, FakeKubectl(objects=[*CRDS])) is False
     assert check(monkeypatch, given, FakeKubectl(objects=[*CRDS, istiod(given.mesh.current.version)])) is True
-    with preflight.offline():
+    with offline():
         assert preflight.check(given, OWNER) is True
 
 

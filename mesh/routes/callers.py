@@ -56,6 +56,11 @@ class Known:
         """It has acknowledged all that it was sent."""
         return self.connection is not None and not self.connection.stale
 
+    @property
+    def is_behind(self) -> bool:
+        """It has not, as far as its istiod knows."""
+        return self.connection is not None and bool(self.connection.stale)
+
 
 @dataclass(frozen=True)
 class Callers:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -72,12 +73,15 @@ def until(
     start = time.monotonic()
     seen = callers.read(kubectl)
     waiting = [one for one in seen.known if one.caller not in excepted]
-    count = len(waiting)
+    count, behind = len(waiting), math.inf
     while True:
-        configs = seen.configs(waiting, endpoints=endpoints)
+        # While acknowledgements come in, nobody is asked one by one for what his is still to come.
+        before, behind = behind, sum(one.is_behind for one in waiting)
+        asked = [one for one in waiting if not one.is_behind] if behind < before else waiting
+        configs = seen.configs(asked, endpoints=endpoints)
         pushed = seen.connections()
         passed = time.monotonic() - start
-        done = {one.caller for group in seen.groups(waiting) for one in _done(group, configs, wrong, pushed, passed)}
+        done = {one.caller for group in seen.groups(asked) for one in _done(group, configs, wrong, pushed, passed)}
         waiting = [replace(one, connection=pushed.get(one.key)) for one in waiting if one.caller not in done]
         if not waiting:
             return Waited(count, passed)
@@ -87,7 +91,7 @@ def until(
                 Waited(count, passed),
             )
         time.sleep(PAUSE)
-        if any(isinstance(configs[one.caller], KubectlError) for one in waiting):
+        if any(isinstance(configs.get(one.caller), KubectlError) for one in waiting):
             # A pod that has gone asks nobody any more.
             seen = callers.read(kubectl)
             there = {one.caller for one in seen.known}
@@ -118,5 +122,8 @@ def _done(
 
 
 def _said(caller: Caller, configs: Configs, wrong: Wrong) -> str:
-    config = configs[caller]
+    """'' as well for one that was not asked."""
+    config = configs.get(caller)
+    if config is None:
+        return ""
     return f"cannot be asked: {config}" if isinstance(config, KubectlError) else wrong(caller, config)

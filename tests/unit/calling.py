@@ -23,13 +23,14 @@ NUMBERS = count()
 class Scripted:
     """One caller; its last configuration, and the last push that it acknowledged, stay. None cannot be asked.
 
-    A sidecar of its own template, unless `template` says which.
+    A sidecar of its own template, unless `template` says which. `behind` is how many more looks find that it has not
+    acknowledged all.
     """
 
     caller: Caller
     configs: list[Config | None]
     pushes: list[int] = field(default_factory=lambda: [1])
-    stale: bool = False
+    behind: int = 0
     template: str = ""
     gone: bool = False
     asked: int = 0
@@ -41,7 +42,7 @@ class Scripted:
 
     @property
     def connection(self) -> Connection:
-        stale = ("route",) if self.stale else ()
+        stale = ("route",) if self.behind else ()
         return Connection(self.caller.name, self.caller.namespace, "istiod-1", stale, "", {"route": self.pushes[0]})
 
 
@@ -67,6 +68,7 @@ class Standing(Callers):
         for script in self.scripts.values():
             if len(script.pushes) > 1:
                 script.pushes.pop(0)
+            script.behind = max(0, script.behind - 1)
         return {script.known.key: script.connection for script in self.scripts.values()}
 
 

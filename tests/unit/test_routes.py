@@ -345,6 +345,19 @@ def test_one_of_a_template_shows_it_and_the_others_acknowledge(monkeypatch: pyte
 
 
 @pytest.mark.usefixtures("quick")
+def test_nobody_is_asked_for_what_is_still_to_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While acknowledgements come in; one that never sends his is asked, as he may refuse something else."""
+    of = service(configured())
+    right = proxy(of)
+    looks = (0, 1, *[2] * 10, *[3] * 10, 9)
+    scripts = [replace(scripted(right, template="a", pushes=[7]), behind=count) for count in looks]
+    calling(monkeypatch, *scripts)
+    assert wait.until_enforced(None, [of], 1).callers == len(looks)  # type: ignore[arg-type]
+    assert sum(one.asked for one in scripts) == 5
+    assert scripts[-1].asked == 1 and scripts[-1].behind
+
+
+@pytest.mark.usefixtures("quick")
 def test_who_does_something_else_is_waited_for_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
     of = service(configured())
     old = changed(proxy(of), destinations=_destinations(of, 9999, {"v1": 1.0}))

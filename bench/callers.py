@@ -86,7 +86,7 @@ def comparisons(ours: Program, folder: Path) -> Iterator[Comparison]:
                 TURNS, {f"{what}, {callers} callers": do, f"{what}, {callers} callers, {EARLIER}": other}
             ).values()
             took[what, callers] = our
-            yield Comparison(f"(j) {what}, {callers} callers", f"{EARLIER}: a kubectl exec for each caller", our, their)
+            yield Comparison(f"(j) {what}, {callers} callers", EARLIER, our, their)
     few, many = CALLERS
     for what in (_SHIFT, _STATUS):
         yield growth(f"    {what}, {many} callers", took[what, many], took[what, few], many / few, f"{few} callers")
@@ -98,7 +98,7 @@ def growth(what: str, more: Sequence[float], less: Sequence[float], times: float
     """How much longer it takes with so many `times` the callers, and the exponent of that: 1 is in proportion."""
     grown = Comparison(what, "", more, less)
     exponent = math.log(grown.ratio) / math.log(times)
-    return replace(grown, peer=f"itself with {than}: exponent {exponent:.2f}")
+    return replace(grown, peer=f"with {than}: exponent {exponent:.2f}")
 
 
 def with_callers(config: Mapping[str, Any], callers: int) -> dict[str, Any]:

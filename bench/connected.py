@@ -128,7 +128,7 @@ def comparisons(cluster: EmbeddedCluster, ours: Program) -> Iterator[Comparison]
     yield growth(f"(k) mesh shift --now, {PROXIES} more proxies", took, alone, times, f"{few} proxies")
     yield Comparison("    after the last acknowledgement", "the limit", after, [SECONDS] * TURNS)
     yield Comparison("    the command's memory, MiB", "the limit", memory, [float(MIB)] * TURNS)
-    yield Comparison("    its processes, Pulumi's too", "one for each proxy", processes, [float(PROXIES)] * TURNS)
+    yield Comparison("    its processes, Pulumi's too", "one a proxy", processes, [float(PROXIES)] * TURNS)
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from config import StackConfig
 from istio.charts import OFFICIAL_CHARTS
 from istio.rules import routed
 from istio.values import OFFICIAL_HUB
+from mesh.drain import drain_seconds
 from mesh.program.recorder import PROJECT, Recording, record
 
 from .given import config
@@ -537,6 +538,9 @@ def test_drain(template: Mapping[str, Any], lifecycle: Mapping[str, Any] | None,
     recording = workload(template=template)
     assert container(recording).get("lifecycle") == lifecycle
     assert pod(recording)["spec"]["terminationGracePeriodSeconds"] == grace
+    assert drain_seconds(pod(recording)) == template.get("drainSeconds", 5), (
+        "which the wait for what is in flight reads"
+    )
 
 
 @pytest.mark.parametrize(

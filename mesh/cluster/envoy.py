@@ -17,7 +17,7 @@ from urllib.parse import urlencode
 
 from mesh.cluster import api
 from mesh.cluster.kubectl import Kubectl, KubectlError
-from mesh.traffic.counts import Place, Traffic, total
+from mesh.traffic.counts import Place, Traffic
 
 CONTAINER = "istio-proxy"
 ADMIN_PORT = 15000
@@ -176,14 +176,6 @@ class Proxy:
         pattern = rf"^cluster\.outbound\|[0-9]+\|[^|]+\|{host}\.{re.escape(namespace)}\.svc\."
         statistics = self.json("stats", format="json", histogram_buckets="cumulative", filter=pattern)
         return Counters(self, self._endpoints(namespace), [*_statistics(statistics.get("stats", []))])
-
-    def traffic(self, service: str, namespace: str, tcp: Collection[int] = ()) -> dict[str, Traffic]:
-        """Subset → what was sent there, to all of its endpoints that this proxy still knows."""
-        found = self.counted(service, namespace, tcp).values()
-        return {
-            subset: total(versions[subset] for versions in found if subset in versions)
-            for subset in dict.fromkeys(subset for versions in found for subset in versions)
-        }
 
 
 @dataclass(frozen=True)

@@ -117,7 +117,7 @@ def _of_requests(labels: Mapping[str, str], count: int) -> Traffic:
     unconnected = count if flags & _UNCONNECTED else 0
     failed = code >= 500 or not code or labels.get("grpc_response_status", "") in _FAILED_CALLS
     if failed:
-        return Traffic(failed=count, late=late, unconnected=unconnected, begun=count)
+        return Traffic(failed=count, late=late, abandoned=late, unconnected=unconnected, begun=count)
     return Traffic(succeeded=count, begun=count)
 
 

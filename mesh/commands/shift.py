@@ -203,6 +203,7 @@ def _shift(
                     {**asdict(step), "findings": [{**asdict(f), "verdict": f.verdict.value} for f in step.findings]}
                     for step in world.steps
                 ],
+                "back": world.back,
                 "error": world.error,
             }
         )

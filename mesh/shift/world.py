@@ -45,6 +45,8 @@ class LiveWorld:
     excepted: Collection[Caller] = ()
     """Those for whom somebody else's rule decides: they get what they got."""
     steps: list[Step] = field(default_factory=list)
+    back: dict[str, float] = field(default_factory=dict)
+    """The seconds of each part of the way back."""
     error: str = ""
     busy: bool = False
 
@@ -65,7 +67,7 @@ class LiveWorld:
         self._guarded(lambda: take_back(self.stack.file, self.text, self.live.name, weights))
         for attempt in range(3):
             try:
-                self._up(weights, f"{self.message} (taken back)", {})
+                self._up(weights, f"{self.message} (taken back)", self.back)
             except ApplyError:
                 if attempt == 2:
                     raise
@@ -101,7 +103,7 @@ class LiveWorld:
         if self._watcher is None:
             return Verdict.PASS
         try:
-            with self.interrupts.allowed():
+            with self.interrupts.allowed(), _timed(self.steps[-1].seconds, "watched"):
                 return self._watcher.judge(self.steps[-1], rising(self.start, weights))
         except (KubectlError, MetricsError) as error:
             self.error = str(error)

@@ -21,7 +21,7 @@ from mesh.check import sidecars
 from mesh.cluster import owners, service, versions
 from mesh.cluster.istiod import Proxy, settled
 from mesh.cluster.kubectl import Kubectl, KubectlError
-from mesh.cluster.objects import is_ready
+from mesh.cluster.objects import identity, is_ready
 from mesh.cluster.releases import Release, releases
 from mesh.program.stack import PulumiError, Stack
 from mesh.routes.look import look
@@ -398,6 +398,35 @@ def callers(situation: Situation) -> Iterator[Finding]:
         yield Finding("good", f"{len(proxies)} callers treat requests to {names} as declared")
 
 
+def statistics(situation: Situation) -> Iterator[Finding]:
+    """Whether a gate that asks Prometheus would be told of requests at all.
+
+    https://istio.io/latest/docs/reference/config/telemetry/#MetricsOverrides
+    """
+    if not situation.config.mesh.prometheus or not situation.config.weights:
+        return
+    try:
+        found = situation.kubectl.items("telemetries.telemetry.istio.io", "--all-namespaces")
+    except KubectlError:
+        return  # then Prometheus itself has to tell
+    for item in found:
+        taken = [
+            override.get("match", {}).get("metric", "ALL_METRICS")
+            for metrics in item.get("spec", {}).get("metrics", ())
+            for override in metrics.get("overrides", ())
+            if override.get("disabled") and override.get("match", {}).get("mode") != "SERVER"
+        ]
+        if {"ALL_METRICS", "REQUEST_COUNT", "REQUEST_DURATION"} & {*taken}:
+            where = item["metadata"]["namespace"]
+            whom = "all callers" if where == situation.config.mesh.namespace else f"callers in {where}"
+            yield Finding(
+                "problem",
+                f"{identity(item)} takes {', '.join(taken)} away from {whom}: a gate with mesh.prometheus does not see "
+                "their requests",
+                "take the override out of it, with its owner; or unset mesh.prometheus, and the proxies are asked",
+            )
+
+
 def _counted(found: Sequence[Proxy]) -> str:
     return "1 proxy is" if len(found) == 1 else f"{len(found)} proxies are"
 
@@ -448,6 +477,7 @@ CHECKS: Final[Sequence[Check]] = (
     cni_agents,
     proxies,
     callers,
+    statistics,
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from config.types import seconds
 from mesh.cluster.dump import Route
@@ -33,6 +34,11 @@ def _in_mesh(config: Config, caller: Caller, expected: Expected) -> Iterator[Dif
                 yield from _routes(host, f"port {port}", config, caller, expected)
         elif traffic == "tcp" and port in expected.tcp:
             yield from _connections(config, port, expected)
+    for name in expected.outside:
+        # Used from inside, at whatever port the proxy listens, an outside name leads to the same rule.
+        for host in config.virtual_hosts:
+            if name in host.domains:
+                yield from _routes(_until_default(host, expected), name, config, caller, expected)
 
 
 def _at_gateway(config: Config, caller: Caller, expected: Expected) -> Iterator[Difference]:
@@ -42,6 +48,13 @@ def _at_gateway(config: Config, caller: Caller, expected: Expected) -> Iterator[
             yield Difference(Kind.ELSEWHERE, name, "the gateway has no route for this name")
         for host in hosts:
             yield from _routes(host, name, config, caller, expected)
+
+
+def _until_default(host: VirtualHost, expected: Expected) -> VirtualHost:
+    """What comes after the rule's last route is for other names than this one, and never reached by it."""
+    last = [*expected.http][-1] if expected.http else ""
+    number = next((number for number, route in enumerate(host.routes) if route.name == last), len(host.routes))
+    return replace(host, routes=host.routes[: number + 1])
 
 
 def _hosts(config: Config, expected: Expected) -> Iterator[VirtualHost]:
@@ -120,6 +133,7 @@ def _elsewhere(route: Route, where: str, expected: Expected) -> Difference:
     has = by_version(route, expected)
     what = percents(has) if has else "an answer of its own"
     what += f" for requests whose {route.match}" if route.match else ""
+    what += f" by the name {where}" if where in expected.outside else ""
     # A route of the Gateway API is a VirtualService to istiod, of a name that no object can have; what tells them apart
     # is the route's own name.
     made = f"route {route.name}" if "~" in route.object else route.object

@@ -33,6 +33,8 @@ class Live:
     findings: Sequence[Finding]
     accepted: Sequence[Finding] = ()
     disconnected: Sequence[Caller] = field(default=())
+    silence: str = ""
+    """Why no istiod could be asked, '' where one could."""
 
     @property
     def right(self) -> list[Caller]:
@@ -117,8 +119,9 @@ def _differences(
             found[one.caller] = [Difference(Kind.SILENT, "all ports", f"its proxy cannot be asked: {said}")]
             continue
         found[one.caller] = judge.differences(answer, one.caller, service)
-        if found[one.caller] and one.connection and one.connection.error:
-            refused = f"its proxy refused the update: {one.connection.error}"
+        if one.connection and one.connection.error:
+            # Also where it is right by chance: the next change will not reach it either.
+            refused = f"its proxy refuses what istiod sends, and keeps what it has: {one.connection.error}"
             found[one.caller] = [Difference(Kind.LATE, "all ports", refused)]
     return found
 
@@ -156,6 +159,7 @@ def _live(
         [one for one in findings if one not in accepted],
         accepted,
         [] if known.silence else [caller for caller in counted if caller not in connected],
+        known.silence,
     )
 
 

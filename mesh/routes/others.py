@@ -99,10 +99,29 @@ def findings(found: Mapping[Caller, Sequence[Difference]], expected: Expected, o
                 callers.append(caller)
     return [
         Finding(
-            expected.service, kind, name, owner_of(objects.named(name)), what, _fix(kind, name, expected), (*callers,)
+            expected.service,
+            kind,
+            name,
+            owner_of(objects.named(name)),
+            what + _delegated(objects.named(name), expected),
+            _fix(kind, name, expected),
+            (*callers,),
         )
         for (kind, name, what), callers in gathered.items()
     ]
+
+
+def _delegated(item: Object | None, expected: Expected) -> str:
+    """The routes of a delegate stand in Envoy under the name of the VirtualService that delegates to it.
+
+    https://istio.io/latest/docs/reference/config/networking/virtual-service/#Delegate
+    """
+    if item is None or item["kind"] != "VirtualService" or str(identity(item)) == expected.rule:
+        return ""
+    namespace = item["metadata"]["namespace"]
+    found = [route["delegate"] for route in item.get("spec", {}).get("http", ()) if "delegate" in route]
+    names = dict.fromkeys(f"{one.get('namespace', namespace)}/{one['name']}" for one in found)
+    return f" (delegated to VirtualService {', '.join(names)})" if names else ""
 
 
 def _decides(difference: Difference, caller: Caller, expected: Expected, objects: Objects) -> tuple[Kind, str]:

@@ -87,7 +87,7 @@ def until(
             return Waited(count, passed)
         if passed > seconds:
             raise LateError(
-                {one.caller: _said(one.caller, configs, wrong) or "has not taken the newest" for one in waiting},
+                {one.caller: _late(one, configs, wrong) for one in waiting},
                 Waited(count, passed),
             )
         time.sleep(PAUSE)
@@ -119,6 +119,11 @@ def _done(
         # Without a pod there is nobody to ask but istiod, which says what it means to send.
         if has.is_as_new_as(shown) if first.caller.has_pod else passed > _QUEUE_SECONDS:
             yield one
+
+
+def _late(one: Known, configs: Configs, wrong: Wrong) -> str:
+    refused = f"; Envoy refuses: {one.connection.error}" if one.connection and one.connection.error else ""
+    return (_said(one.caller, configs, wrong) or "has not taken the newest") + refused
 
 
 def _said(caller: Caller, configs: Configs, wrong: Wrong) -> str:

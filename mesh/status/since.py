@@ -9,7 +9,7 @@ import json
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from mesh.cluster.objects import Object
@@ -62,8 +62,9 @@ class Memory:
 
 
 def _key(rule: Object | None) -> str:
-    """Another one for each change of its spec."""
-    return f"{rule['metadata'].get('uid', '')} {rule['metadata'].get('generation', 0)}" if rule else ""
+    """Another one for each change of its spec, and of what is counted."""
+    made = f"{rule['metadata'].get('uid', '')} {rule['metadata'].get('generation', 0)}" if rule else ""
+    return " ".join([made, *(one.name for one in fields(Traffic))])
 
 
 def _traffic(data: Mapping[str, Any]) -> Traffic:

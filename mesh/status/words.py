@@ -48,6 +48,7 @@ def as_data(service: Service) -> Iterator[dict[str, Any]]:
             "callersAsDeclared": len(live.right) if live else 0,
             "hiddenFrom": [str(caller) for caller in live.hidden] if live else [],
             "disconnected": [str(caller) for caller in live.disconnected] if live else [],
+            "silence": live.silence if live else "",
             "findings": [
                 {
                     "kind": one.kind.name.lower(),
@@ -96,6 +97,8 @@ def _lines(service: Service, live: Live) -> Iterator[Text]:
     if live.disconnected:
         yield Text(f"  ! {_listed(live.disconnected)}: connected to no istiod, keeps what it has", style="red")
         yield Text("    fix: mesh check says what holds it up")
+    if live.silence:
+        yield Text(f"  {live.silence}: who of them gets the next change is not known")
     if service.mirrored and any(row.traffic.requests for row in service.rows):
         yield Text(f"  success and times of {service.mirrored} are those of its copies, too; measured leaves them out")
     if live.hidden:

@@ -157,3 +157,46 @@ def test_what_is_meant_is_accepted(world: Stack, others: Unchanged, kubectl: Kub
             assert "Sidecar" not in world.pulumi("preview", "--expect-no-changes")
         finally:
             world.file.write_text(text)
+
+
+REFUSED = {
+    "apiVersion": "networking.istio.io/v1alpha3",
+    "kind": "EnvoyFilter",
+    "metadata": {"name": "refused", "namespace": "office"},
+    "spec": {
+        "workloadSelector": {"labels": {"app": "clerk"}},
+        "configPatches": [
+            {
+                "applyTo": "HTTP_ROUTE",
+                "match": {
+                    "context": "SIDECAR_OUTBOUND",
+                    "routeConfiguration": {"vhost": {"name": "search.shop.svc.cluster.local:80"}},
+                },
+                "patch": {"operation": "MERGE", "value": {"match": {"safe_regex": {"regex": "("}}}},
+            }
+        ],
+    },
+}
+
+
+def test_a_proxy_that_refuses_updates_is_named_and_not_waited_for(
+    world: Stack, others: Unchanged, kubectl: Kubectl
+) -> None:
+    """It still has the right routes, and will not get the next ones."""
+    del others
+    as_declared(world)
+    text = json.dumps(REFUSED)
+    kubectl.run("apply", "--filename=-", stdin=text)
+    try:
+
+        def seen() -> None:
+            shown = world.mesh("status", "search")
+            assert shown.returncode == 1 and "office/clerk: its proxy refuses what istiod sends" in shown.stdout
+
+        eventually(seen)
+        shifted = world.mesh("shift", "search", "v2=20", "--now")
+        assert shifted.returncode == 0 and "the shift does not reach office/clerk" in shifted.stdout, shifted.stderr
+        assert world.mesh("shift", "search", "v2=0", "--now").returncode == 0
+    finally:
+        kubectl.run("delete", "--filename=-", "--ignore-not-found", stdin=text)
+    as_declared(world)

@@ -5,6 +5,7 @@ Each command has to do what it says, and to leave alone whatever is not the shop
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import time
@@ -126,6 +127,37 @@ def test_a_shift_changes_its_weights_alone(
     assert shop.file.read_text() == text[:at] + new + text[at + len(old) :]
     assert changed(before, fields(kubectl)).keys() == routes(service, weights)
     shop.pulumi("preview", "--expect-no-changes")
+
+
+def test_connections_are_shifted_shown_and_verified_as_requests_are(
+    shop: Stack, others: Unchanged, kubectl: Kubectl
+) -> None:
+    """By a caller of another namespace, too."""
+    del others
+    before, text = fields(kubectl), shop.file.read_text()
+    succeeds(shop.mesh("shift", "ledger", "v2=50", "--now"))
+    assert shop.file.read_text() == text.replace("{v1: 80, v2: 20}", "{v1: 50, v2: 50}")
+    weights = {f"VirtualService/vs-ledger .spec.tcp[0].route[{number}].weight" for number in (0, 1)}
+    assert changed(before, fields(kubectl)).keys() == weights
+    verified = succeeds(shop.mesh("verify", "ledger", "-n", "700", "--from=office/clerk"))
+    assert "700 connections from clerk-" in verified
+    rows = json.loads(succeeds(shop.mesh("status", "ledger", "--json")))
+    assert [row["live"] for row in rows] == [50, 50] and rows[0]["callers"] == rows[0]["callersAsDeclared"] > 15
+    assert 0.4 < rows[0]["measured"] < 0.6
+    succeeds(shop.mesh("shift", "ledger", "v1=80", "--now"))
+    assert shop.file.read_text() == text
+
+
+def test_copies_are_told_from_requests(shop: Stack, others: Unchanged) -> None:
+    """All of them are copied to the canary, which has 20 % for itself."""
+    del others
+    verified = succeeds(shop.mesh("verify", "catalog", "-n", "600"))
+    assert "600 copies that were mirrored to canary are not counted" in verified
+    rows = {row["version"]: row for row in json.loads(succeeds(shop.mesh("status", "catalog", "--json")))}
+    assert (
+        rows["canary"]["declared"] / 100 - 0.08 < rows["canary"]["measured"] < rows["canary"]["declared"] / 100 + 0.08
+    )
+    assert rows["canary"]["requests"] > rows["stable"]["requests"]
 
 
 def test_a_shift_by_steps_and_its_way_back_leave_no_trace(shop: Stack, others: Unchanged, kubectl: Kubectl) -> None:

@@ -268,3 +268,26 @@ def test_a_proxy_that_did_not_take_its_configuration_is_named_with_what_envoy_sa
 def test_an_istiod_that_cannot_be_asked_is_a_warning() -> None:
     (finding,) = found(check.proxies, knowing())
     assert finding.level == "warning" and "pods is forbidden" in finding.what and "pods/portforward" in finding.fix
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ({"disabled": True}, True),
+        ({"disabled": True, "match": {"metric": "REQUEST_COUNT", "mode": "CLIENT"}}, True),
+        ({"disabled": True, "match": {"metric": "REQUEST_COUNT", "mode": "SERVER"}}, False),
+        ({"disabled": True, "match": {"metric": "REQUEST_SIZE"}}, False),
+        ({"tagOverrides": {"x": {"operation": "REMOVE"}}}, False),
+    ],
+)
+def test_what_takes_the_requests_from_prometheus_is_named(override: Object, told: bool) -> None:
+    objects = [
+        crd("telemetries", "telemetry.istio.io"),
+        made("Telemetry", "theirs", "office", spec={"metrics": [{"overrides": [override]}]}),
+    ]
+    by_prometheus = {"prometheus": "http://prometheus:9090"}
+    findings = found(check.statistics, Cluster(objects=objects), mesh=by_prometheus)
+    assert ["Telemetry office/theirs" in one.what and "callers in office" in one.what for one in findings] == [
+        True
+    ] * told
+    assert found(check.statistics, Cluster(objects=objects)) == []

@@ -77,9 +77,8 @@ class Subsets:
                     going[service].add(subset)
             return _said("still sends to", going)
 
-        return (
-            f"{self._until(missing)} proxies send to no other subsets than the rules of {', '.join(routed) or 'none'}"
-        )
+        count = self._until(missing, tcp=None)
+        return f"{count} proxies send to no other subsets than the rules of {', '.join(routed) or 'none'}"
 
     def drained(self, routed: Known) -> None:
         """Waits for what is in flight to the subsets that are no longer `routed` to, as their pods may go next."""
@@ -135,10 +134,12 @@ class Subsets:
         for (service, _), known in found.items():
             yield service, self.services[service].subsets, known
 
-    def _until(self, missing: Callable[[Caller, Config], str], *, endpoints: bool = False) -> int:
+    def _until(
+        self, missing: Callable[[Caller, Config], str], tcp: Collection[int] | None = (), *, endpoints: bool = False
+    ) -> int:
         """How many proxies were waited for until none lacked anything. Raises `TimeoutError`."""
         try:
-            return until(self.kubectl, missing, SECONDS, endpoints=endpoints).callers
+            return until(self.kubectl, missing, SECONDS, tcp=tcp, endpoints=endpoints).callers
         except LateError as late:
             raise TimeoutError(
                 f"{late}\nWhat comes after was not done, and requests go where they went. See what holds them up "

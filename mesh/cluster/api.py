@@ -88,7 +88,18 @@ class Pods:
             answers.cancel()  # after Ctrl-C nobody waits for them
 
     async def _answers(self, questions: Sequence[Question]) -> list[bytes | KubectlError]:
-        return await asyncio.gather(*map(self._answer, questions))
+        # Those to the same port go one after the other, by the same port-forward.
+        at: dict[tuple[str, str, int], list[int]] = {}
+        for number, question in enumerate(questions):
+            at.setdefault(question[:3], []).append(number)
+        found: list[bytes | KubectlError] = [b""] * len(questions)
+
+        async def ask(numbers: list[int]) -> None:
+            for number in numbers:
+                found[number] = await self._answer(questions[number])
+
+        await asyncio.gather(*map(ask, at.values()))
+        return found
 
     async def _answer(self, question: Question) -> bytes | KubectlError:
         async with self._limit:

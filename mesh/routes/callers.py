@@ -8,10 +8,11 @@ proxies without a pod in the cluster, such as a VM's, istiod says what it sent t
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
+from urllib.parse import quote
 
 from mesh.cluster import api, dump, envoy
 from mesh.cluster.api import Question
@@ -27,11 +28,9 @@ INJECTED = "service.istio.io/canonical-name"
 
 # What differs between pods of one template.
 _OWN_LABELS = frozenset({"statefulset.kubernetes.io/pod-name", "apps.kubernetes.io/pod-index"})
-_PATHS = (
-    "/config_dump?resource=dynamic_route_configs&mask=route_config.name,route_config.virtual_hosts",
-    "/config_dump?resource=dynamic_listeners&mask=active_state.listener",
-    "/config_dump?resource=dynamic_active_clusters&mask=cluster.name,cluster.metadata",
-)
+_ROUTES = "/config_dump?resource=dynamic_route_configs&mask=route_config.name,route_config.virtual_hosts"
+_LISTENERS = "/config_dump?resource=dynamic_listeners&mask=active_state.listener"
+_CLUSTERS = "/config_dump?resource=dynamic_active_clusters&mask=cluster.name,cluster.metadata"
 _ENDPOINTS = "/clusters?format=json"
 
 
@@ -88,12 +87,19 @@ class Callers:
             raise KubectlError(f"istiod's answer cannot be read: {error}") from None
 
     def configs(
-        self, among: Iterable[Known] | None = None, *, endpoints: bool = False
+        self, among: Iterable[Known] | None = None, *, tcp: Collection[int] | None = (), endpoints: bool = False
     ) -> dict[Caller, Config | KubectlError]:
-        """What each of them has, with `endpoints` those of its clusters, too; an error where that cannot be known."""
+        """What each of them has; an error where that cannot be known.
+
+        Connections are read for the ports `tcp` alone (None: for all), as listeners are most of what a proxy has, and
+        the endpoints of clusters if asked for.
+        """
         groups = self.groups(among)
         envoys = {group[0].caller: group[0].proxy for group in groups if group[0].proxy}
-        paths = (*_PATHS, _ENDPOINTS) if endpoints else _PATHS
+        # Envoy passes over a filter that it does not know, which older ones do not.
+        named = quote(f".*_({'|'.join(map(str, sorted(tcp or ())))})")
+        listeners = [_LISTENERS] if tcp is None else [f"{_LISTENERS}&name_regex={named}"] if tcp else []
+        paths = [_ROUTES, _CLUSTERS, *listeners, *([_ENDPOINTS] if endpoints else [])]
         found = dict(zip(envoys, self._of_envoys([*filter(None, envoys.values())], paths), strict=True))
         # Where a pod may not be asked, or is none, istiod says what it has for it.
         for caller, one in ((group[0].caller, group[0]) for group in groups):
@@ -174,9 +180,9 @@ def _parsed(answers: Sequence[bytes | KubectlError]) -> Config | KubectlError:
     try:
         said = [json.loads(api.said(answer)) for answer in answers]
         config = _config(entry for answer in said for entry in answer.get("configs", ()))
-        if len(said) == len(_PATHS):
+        if "cluster_statuses" not in said[-1]:
             return config
-        clusters = said[-1].get("cluster_statuses", ())
+        clusters = said[-1]["cluster_statuses"]
         return replace(config, reached=frozenset(one["name"] for one in clusters if one.get("host_statuses")))
     except KubectlError as error:
         return error

@@ -58,7 +58,7 @@ def look(
     with ThreadPoolExecutor() as pool:
         addresses = pool.submit(_addresses, kubectl, config, wanted)
         known = known or callers.read(kubectl)
-        configs = known.configs()
+        configs = known.configs(tcp={port for one in wanted for port in _tcp_ports(one)})
         there = [_service(one, found, addresses.result()) for one in wanted]
     differing = {declared.service: _differences(known, configs, rule or declared) for declared, rule in there}
     objects = Objects((), config.mesh.namespace)
@@ -70,6 +70,10 @@ def look(
         )
         for declared, rule in there
     }
+
+
+def _tcp_ports(one: Routed) -> set[int]:
+    return {port.port for name, port in one.service.ports.items() if port.traffic(name) == "tcp"}
 
 
 def service(config: StackConfig, kubectl: Kubectl, name: str, weights: Mapping[str, int]) -> Expected:
@@ -100,7 +104,7 @@ def _service(one: Routed, found: Sequence[Object], addresses: Mapping[str, str])
 
 def _addresses(kubectl: Kubectl, config: StackConfig, wanted: Sequence[Routed]) -> dict[str, str]:
     """Service → cluster IP, where a port needs it: Envoy's listeners for connections have no other name."""
-    if not any(port.traffic(name) == "tcp" for one in wanted for name, port in one.service.ports.items()):
+    if not any(map(_tcp_ports, wanted)):
         return {}
     items = kubectl.items("services", f"--namespace={config.namespace.name}")
     return {item["metadata"]["name"]: item["spec"].get("clusterIP", "") for item in items}

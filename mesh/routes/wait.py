@@ -57,13 +57,19 @@ def until_enforced(
                     return f"{service.service} {one.where}: {one.what}"
         return ""
 
-    return until(kubectl, wrong, seconds, excepted)
+    return until(kubectl, wrong, seconds, excepted, tcp={port for one in services for port in one.tcp})
 
 
 def until(
-    kubectl: Kubectl, wrong: Wrong, seconds: float, excepted: Collection[Caller] = (), *, endpoints: bool = False
+    kubectl: Kubectl,
+    wrong: Wrong,
+    seconds: float,
+    excepted: Collection[Caller] = (),
+    *,
+    tcp: Collection[int] | None = (),
+    endpoints: bool = False,
 ) -> Waited:
-    """Waits until nothing is `wrong` with any caller but those `excepted`; with `endpoints` these are known, too.
+    """Waits until nothing is `wrong` with any caller but those `excepted`; what of it is read is as of `configs`.
 
     One proxy of each template shows it by its own configuration. The others have it when they have acknowledged at
     least the push that this one has: a change is pushed to all of them alike. So nobody counts as done because nothing
@@ -78,7 +84,7 @@ def until(
         # While acknowledgements come in, nobody is asked one by one for what his is still to come.
         before, behind = behind, sum(one.is_behind for one in waiting)
         asked = [one for one in waiting if not one.is_behind] if behind < before else waiting
-        configs = seen.configs(asked, endpoints=endpoints)
+        configs = seen.configs(asked, tcp=tcp, endpoints=endpoints)
         pushed = seen.connections()
         passed = time.monotonic() - start
         done = {one.caller for group in seen.groups(asked) for one in _done(group, configs, wrong, pushed, passed)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -53,9 +53,9 @@ class Standing(Callers):
     scripts: Mapping[Caller, Scripted] = field(default_factory=dict)
 
     def configs(
-        self, among: Iterable[Known] | None = None, *, endpoints: bool = False
+        self, among: Iterable[Known] | None = None, *, tcp: Collection[int] | None = (), endpoints: bool = False
     ) -> dict[Caller, Config | KubectlError]:
-        del endpoints
+        del tcp, endpoints
         found: dict[Caller, Config | KubectlError] = {}
         for group in self.groups(among):
             script = self.scripts[group[0].caller]

@@ -76,7 +76,7 @@ def drained(kubectl: Kubectl, versions: Iterable[Going]) -> None:
                     _say(f"{name}: the last in flight has ended, after {waited:.0f} seconds")
             elif waited >= seconds:
                 _say(
-                    f"{name}: {flights} still, after {seconds} seconds. Its pods go, and cut what does not end in time"
+                    f"{name}: {flights} still, after {seconds} seconds. Pods that go now cut what does not end in time"
                 )
             elif waited - shown.get(name, -_SHOWN_EVERY) >= _SHOWN_EVERY:
                 shown[name] = waited

@@ -112,7 +112,7 @@ def test_the_wait_ends_after_the_seconds_and_says_what_is_cut(both: Config, stac
     began = begun(kubectl, LONG)
     time.sleep(3)
     printed = up(stack, serving(both, {"v2": 100}, 3))
-    assert f"{V1}: 4 in flight still, after 3 seconds. Its pods go, and cut what does not end in time" in printed
+    assert f"{V1}: 4 in flight still, after 3 seconds. Pods that go now cut what does not end in time" in printed
     assert all(held.cut for held in began)
 
 

@@ -142,7 +142,7 @@ def test_each_version_has_its_own_time(
     assert said == [
         "v1 of cart: 4 in flight, with 5 seconds left to end",
         "v2 of cart: 2 in flight, with 60 seconds left to end",
-        "v1 of cart: 4 in flight still, after 5 seconds. Its pods go, and cut what does not end in time",
+        "v1 of cart: 4 in flight still, after 5 seconds. Pods that go now cut what does not end in time",
         "v2 of cart: 2 in flight, with 50 seconds left to end",
         "v2 of cart: 2 in flight, with 40 seconds left to end",
         "v2 of cart: the last in flight has ended, after 26 seconds",

@@ -81,7 +81,7 @@ def stand_ins(stack: str, project: Path = PROJECT) -> dict[str, str]:
 
 def effective(stack: str, project: Path = PROJECT) -> StackConfig:
     """The configuration that `pulumi up` would take. Raises `ConfigError`."""
-    return load(values(stack, project), defaults=project / "defaults.yaml")
+    return load(_in_order(values(stack, project)), defaults=project / "defaults.yaml")
 
 
 def as_pulumi_passes(raw: Mapping[str, Any]) -> dict[str, str]:
@@ -135,6 +135,13 @@ def _config(file: Path) -> Mapping[str, Any]:
 def _own(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Those of the project's namespace, by their keys in it."""
     return ((key.removeprefix(NAMESPACE), value) for key, value in config.items() if key.startswith(NAMESPACE))
+
+
+def _in_order(value: Any) -> Any:
+    """With the keys of each map as Pulumi hands them on to the program, whose lists in the rules follow that order."""
+    if isinstance(value, Mapping):
+        return {key: _in_order(value[key]) for key in sorted(value, key=str)}
+    return [_in_order(item) for item in value] if isinstance(value, list) else value
 
 
 def _is_secure(value: object) -> bool:

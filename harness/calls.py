@@ -17,7 +17,9 @@ from mesh.cluster.kubectl import Kubectl
 IMAGE = f"{HUB}/calls:1"
 """nginx, curl and perl as in the other image, and `calls`, which speaks gRPC (localcluster/go/calls)."""
 
-_UNTIL_STDIN_ENDS = "stop=/tmp/stop.$$; (cat > /dev/null; touch $stop) & while [ ! -e $stop ]; do {}; done"
+_UNTIL_STDIN_ENDS = (
+    "exec 3<&0; stop=/tmp/stop.$$; (cat <&3 > /dev/null; touch $stop) & while [ ! -e $stop ]; do {}; done"
+)
 _CURL = (
     "curl --silent --output /dev/null --max-time {patience} --write-out '%{{http_code}}\\n' {options} '{url}?[1-20]'"
 )

@@ -57,8 +57,8 @@ class Known:
 
     @property
     def is_behind(self) -> bool:
-        """It has not, as far as its istiod knows."""
-        return self.connection is not None and bool(self.connection.stale)
+        """It was sent something, and has said nothing to that yet."""
+        return self.connection is not None and bool(self.connection.stale) and not self.connection.error
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,8 @@ from mesh.routes.model import Caller, Config, Expected
 PAUSE = 0.1
 # Far more than a change that istiod has taken in waits there for its push to a proxy.
 _QUEUE_SECONDS = 3.0
+# As long as a proxy may take for its acknowledgement before it is asked itself.
+_PATIENCE = 2.0
 _LISTED = 20
 
 Configs = Mapping[Caller, Config | KubectlError]
@@ -79,11 +81,13 @@ def until(
     start = time.monotonic()
     seen = callers.read(kubectl)
     waiting = [one for one in seen.known if one.caller not in excepted]
-    count, behind = len(waiting), math.inf
+    count = len(waiting)
+    behind: dict[tuple[str, str], float] = {}
     while True:
-        # While acknowledgements come in, nobody is asked one by one for what his is still to come.
-        before, behind = behind, sum(one.is_behind for one in waiting)
-        asked = [one for one in waiting if not one.is_behind] if behind < before else waiting
+        # Whoever is about to acknowledge a push need not be asked for himself: of many there are always some.
+        now = time.monotonic()
+        behind = {one.key: behind.get(one.key, now) for one in waiting if one.is_behind}
+        asked = [one for one in waiting if now - behind.get(one.key, -math.inf) > _PATIENCE]
         configs = seen.configs(asked, tcp=tcp, endpoints=endpoints)
         pushed = seen.connections()
         passed = time.monotonic() - start

@@ -15,8 +15,8 @@ from mesh.routes.look import counts
 from mesh.routes.model import Caller, Config, Expected
 
 PAUSE = 0.1
-# Far more than a change that istiod has taken in waits there for its push to a proxy.
-_QUEUE_SECONDS = 3.0
+# Far more than a change that istiod has taken in waits there for its push to a proxy, and to the last of a thousand.
+_QUEUE_SECONDS, _LONG_QUEUE_SECONDS = 3.0, 15.0
 # As long as a proxy may take for its acknowledgement before it is asked itself.
 _PATIENCE = 2.0
 _LISTED = 20
@@ -59,7 +59,11 @@ def until_enforced(
                     return f"{service.service} {one.where}: {one.what}"
         return ""
 
-    return until(kubectl, wrong, seconds, excepted, tcp={port for one in services for port in one.tcp})
+    def sees(caller: Caller, config: Config) -> bool:
+        return all(counts(caller, config, service) and judge.sees(config, service) for service in services)
+
+    ports = {port for one in services for port in one.tcp}
+    return until(kubectl, wrong, seconds, excepted, sees, tcp=ports)
 
 
 def until(
@@ -67,6 +71,7 @@ def until(
     wrong: Wrong,
     seconds: float,
     excepted: Collection[Caller] = (),
+    sees: Callable[[Caller, Config], bool] = lambda *_: False,
     *,
     tcp: Collection[int] | None = (),
     endpoints: bool = False,
@@ -75,14 +80,15 @@ def until(
 
     One proxy of each template shows it by its own configuration. The others have it when they have acknowledged at
     least the push that this one has: a change is pushed to all of them alike. So nobody counts as done because nothing
-    speaks against it, and one that is late, or connects anew, is asked for itself a moment later. Raises `KubectlError`
-    and `LateError`.
+    speaks against it, and one that is late, or connects anew, is asked for itself a moment later. Those without a pod
+    are measured by any that has one and `sees` what the change is about. Raises `KubectlError` and `LateError`.
     """
     start = time.monotonic()
     seen = callers.read(kubectl)
     waiting = [one for one in seen.known if one.caller not in excepted]
     count = len(waiting)
     behind: dict[tuple[str, str], float] = {}
+    proofs: dict[str, Connection | None] = {}
     while True:
         # Whoever is about to acknowledge a push need not be asked for himself: of many there are always some.
         now = time.monotonic()
@@ -91,7 +97,10 @@ def until(
         configs = seen.configs(asked, tcp=tcp, endpoints=endpoints)
         pushed = seen.connections()
         passed = time.monotonic() - start
-        done = {one.caller for group in seen.groups(asked) for one in _done(group, configs, wrong, pushed, passed)}
+        groups = seen.groups(asked)
+        for istiod, proof in _proofs(groups, configs, wrong, sees, pushed):
+            proofs[istiod] = proofs.get(istiod) or proof
+        done = {one.caller for group in groups for one in _done(group, configs, wrong, pushed, proofs, passed)}
         waiting = [replace(one, connection=pushed.get(one.key)) for one in waiting if one.caller not in done]
         if not waiting:
             return Waited(count, passed)
@@ -108,11 +117,26 @@ def until(
             waiting = [one for one in waiting if one.caller in there]
 
 
+def _proofs(
+    groups: Sequence[Sequence[Known]],
+    configs: Configs,
+    wrong: Wrong,
+    sees: Callable[[Caller, Config], bool],
+    pushed: Mapping[tuple[str, str], Connection],
+) -> Iterator[tuple[str, Connection | None]]:
+    """For the istiod of each whose own configuration would show the change: what he has acknowledged, if it does."""
+    for first, *_ in groups:
+        at, config = pushed.get(first.key), configs[first.caller]
+        if first.proxy and at and isinstance(config, Config) and sees(first.caller, config):
+            yield at.istiod, None if at.stale or wrong(first.caller, config) else at
+
+
 def _done(
     group: Sequence[Known],
     configs: Configs,
     wrong: Wrong,
     pushed: Mapping[tuple[str, str], Connection],
+    proofs: Mapping[str, Connection | None],
     passed: float,
 ) -> Iterator[Known]:
     """Those of a group that have what its first one shows, if nothing is wrong with that."""
@@ -127,7 +151,9 @@ def _done(
         if not (shown and has) or shown.stale or has.stale:
             continue
         # Without a pod there is nobody to ask but istiod, which says what it means to send.
-        if has.is_as_new_as(shown) if first.caller.has_pod else passed > _QUEUE_SECONDS:
+        proof = shown if first.caller.has_pod else proofs.get(has.istiod)
+        queued = passed < (_LONG_QUEUE_SECONDS if has.istiod in proofs else _QUEUE_SECONDS)
+        if (proof and has.is_as_new_as(proof)) or not (first.caller.has_pod or queued):
             yield one
 
 

@@ -360,6 +360,20 @@ def test_nobody_is_asked_for_what_he_is_about_to_acknowledge(monkeypatch: pytest
 
 
 @pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("shown", [True, False])
+def test_those_without_a_pod_have_what_somebody_with_one_shows(monkeypatch: pytest.MonkeyPatch, shown: bool) -> None:
+    """istiod says what it means to send, before it has sent it; where nobody shows it, that gets some time."""
+    monkeypatch.setattr(wait, "_QUEUE_SECONDS", 1.0)
+    of = service(configured())
+    outside = Caller("vms", "machine", {}, has_pod=False)
+    machine = replace(scripted(proxy(of), pushes=[5, 6, 6, 7]), caller=outside)
+    calling(monkeypatch, machine, scripted(proxy(of) if shown else Config((), (), {}), pushes=[7]))
+    waited = wait.until_enforced(None, [of], 5)  # type: ignore[arg-type]
+    assert machine.pushes == [7]
+    assert (waited.seconds < 1.0) is shown
+
+
+@pytest.mark.usefixtures("quick")
 def test_who_does_something_else_is_waited_for_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
     of = service(configured())
     old = changed(proxy(of), destinations=_destinations(of, 9999, {"v1": 1.0}))

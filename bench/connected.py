@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import names
-from bench.callers import growth
+from bench.callers import Commands, growth
 from bench.measure import Comparison
 from bench.peers import SHIFTS, PeerError, Program
 from bench.scale import descendants, resident
@@ -22,7 +22,7 @@ from localcluster import EmbeddedCluster, build, node
 from mesh.cluster.envoy import proxies
 
 PROXIES = 1000
-TURNS = 5
+TURNS = 6  # an even number, after which the weights are again those of the beginning
 NAMESPACE = "simulated-callers"
 MIB = 250
 """What the command may take."""
@@ -30,6 +30,7 @@ SECONDS = 3.0
 """How long after the last acknowledgement it may end."""
 _PLAIN_PORT = 15010
 _CONNECT_SECONDS = 300.0
+_REPORT_SECONDS = 30.0
 
 
 class Simulated:
@@ -73,14 +74,15 @@ class Simulated:
         """When the last of them acknowledged these weights, in seconds since 1970. Raises `PeerError`."""
         if self._lost:
             raise PeerError(f"{len(self._lost)} simulated proxies lost their connection: {self._lost[0]}")
-        found = {
-            one["proxy"]: float(one["at"])
-            for one in self.acknowledged
-            if one["at"] > since and one["weights"] == weights
-        }
-        if len(found) != PROXIES:
-            raise PeerError(f"{len(found)} of {PROXIES} simulated proxies acknowledged {dict(weights)}")
-        return max(found.values())
+        end = time.monotonic() + _REPORT_SECONDS
+        while True:
+            seen = [one for one in [*self.acknowledged] if one["at"] > since and one["weights"] == weights]
+            found: dict[str, float] = {one["proxy"]: one["at"] for one in seen}
+            if len(found) == PROXIES:
+                return max(found.values())
+            if time.monotonic() > end:
+                raise PeerError(f"{len(found)} of {PROXIES} simulated proxies acknowledged {dict(weights)}")
+            time.sleep(0.1)
 
 
 @dataclass
@@ -108,14 +110,18 @@ def comparisons(cluster: EmbeddedCluster, ours: Program) -> Iterator[Comparison]
     """The rows of the table; `ours` is installed already."""
     few = len(proxies(ours.kubectl))
     alone = [_shifted(ours, turn)[0] for turn in range(TURNS)]
+    status = Commands(ours, 1).status
+    looked_alone = [status(turn) for turn in range(TURNS)]
     took, after, memory, processes = [], [], [], []
     with simulated(cluster, ours) as many:
         for turn in range(TURNS):
             many.acknowledged.clear()
             began = time.time()
-            seconds, footprint = _shifted(ours, turn + TURNS)
+            seconds, footprint = _shifted(ours, turn)
             took.append(seconds)
-            after.append(began + seconds - many.last(SHIFTS[(turn + TURNS) % 2], began))
+            after.append(began + seconds - many.last(SHIFTS[turn % 2], began))
+            if after[-1] < 0:
+                raise PeerError("mesh shift ended before every proxy had acknowledged the weights")
             memory.append(footprint.own)
             processes.append(float(footprint.processes))
             print(
@@ -124,11 +130,13 @@ def comparisons(cluster: EmbeddedCluster, ours: Program) -> Iterator[Comparison]
                 file=sys.stderr,
                 flush=True,
             )
+        looked = [status(turn) for turn in range(TURNS)]
     times = (PROXIES + few) / few
     yield growth(f"(k) mesh shift --now, {PROXIES} more proxies", took, alone, times, f"{few} proxies")
     yield Comparison("    after the last acknowledgement", "the limit", after, [SECONDS] * TURNS)
     yield Comparison("    the command's memory, MiB", "the limit", memory, [float(MIB)] * TURNS)
     yield Comparison("    its processes, Pulumi's too", "one a proxy", processes, [float(PROXIES)] * TURNS)
+    yield growth(f"    mesh status, {PROXIES} more proxies", looked, looked_alone, times, f"{few} proxies")
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from datetime import datetime
 import names
 from bench.measure import Comparison, in_turn
 from bench.peers import NAMESPACE, SHIFTS, Applied, PeerError, Program
+from harness.traffic import splits
 from mesh.cluster.envoy import Proxy, proxies
 from mesh.cluster.kubectl import Kubectl
 from mesh.program.recorder import PROJECT
@@ -106,8 +107,8 @@ def enforced_at(kubectl: Kubectl, route: str, weights: Mapping[str, int]) -> flo
 
 def _taken_over(proxy: Proxy, route: str, weights: Mapping[str, int]) -> float | None:
     """The `last_updated` of the proxy's routes, of the last one of its ports; None while it has other weights."""
-    splits = proxy.splits("bill-service", NAMESPACE, route)
-    if not splits or any(split != weights for split in splits):
+    found = splits(proxy, "bill-service", NAMESPACE, route)
+    if not found or any(split != weights for split in found):
         return None
     return max(
         datetime.fromisoformat(entry["last_updated"]).timestamp()

@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from threading import Event, Thread
 
+from mesh.cluster.envoy import Proxy
 from mesh.cluster.kubectl import Kubectl, KubectlError
 
 
@@ -132,6 +133,24 @@ def enforced_weights(kubectl: Kubectl, namespace: str) -> dict[str, int]:
 def _subset(cluster: str) -> str:
     """`outbound|9999|v1|bill-service.istio-demo.svc.cluster.local` → v1."""
     return cluster.split("|")[2]
+
+
+def splits(proxy: Proxy, service: str, namespace: str, route: str) -> list[dict[str, int]]:
+    """Subset → weight, for each port on which the route called `route` of a proxy leads to the service.
+
+    Read apart from what the product reads, which the tests hold it to.
+    """
+    configs = proxy.config("dynamic_route_configs", "route_config.virtual_hosts")
+    hosts = [host for config in configs for host in config["route_config"].get("virtual_hosts", [])]
+    found = []
+    for rule in (rule for host in hosts for rule in host.get("routes", [])):
+        action = rule.get("route", {}) if rule.get("name") == route else {}
+        weighted = action.get("weighted_clusters", {}).get("clusters", [])
+        shares = {entry["name"]: entry["weight"] for entry in weighted}
+        shares |= {action["cluster"]: 100} if "cluster" in action else {}
+        if shares and all(f"|{service}.{namespace}.svc." in name for name in shares):
+            found.append({_subset(name): weight for name, weight in shares.items()})
+    return found
 
 
 def wait_until_enforced(kubectl: Kubectl, namespace: str, weights: Mapping[str, int], seconds: float = 10) -> float:

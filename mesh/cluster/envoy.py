@@ -117,29 +117,6 @@ class Proxy:
         entries: list[dict[str, Any]] = self.json("config_dump", **query).get("configs", [])
         return entries
 
-    def splits(self, service: str, namespace: str, route: str) -> list[dict[str, int]]:
-        """Subset → weight for every port on which the route called `route` leads to `service`; weights of 0 are not
-        there. [] when this proxy knows no such route, and so is none of the service's clients."""
-        found = []
-        for entry in self.config("dynamic_route_configs", "route_config.virtual_hosts"):
-            for host in entry["route_config"].get("virtual_hosts", []):
-                for rule in host.get("routes", []):
-                    clusters = _weighted(rule.get("route", {})) if rule.get("name") == route else {}
-                    if clusters and all(cluster.leads_to(service, namespace) for cluster in clusters):
-                        found.append({cluster.subset: weight for cluster, weight in clusters.items()})
-        return found
-
-    def destinations(self) -> set[Cluster]:
-        """Every cluster that a route of this proxy leads to, mirrors and weights of 0 included."""
-        found: set[Cluster] = set()
-        for entry in self.config("dynamic_route_configs", "route_config.virtual_hosts"):
-            for host in entry["route_config"].get("virtual_hosts", []):
-                for rule in host.get("routes", []):
-                    found |= set(_weighted(rule.get("route", {})))
-                    mirrors = rule.get("route", {}).get("request_mirror_policies", [])
-                    found |= {cluster for mirror in mirrors if (cluster := Cluster.parse(mirror.get("cluster", "")))}
-        return found
-
     def is_gone(self) -> bool:
         """Whether the pod is no longer there, or on its way."""
         pods = self.kubectl.items("pod", self.pod, f"--namespace={self.namespace}")
@@ -246,15 +223,6 @@ def _has_running_proxy(pod: Mapping[str, Any]) -> bool:
     status = pod.get("status", {})
     statuses = [*status.get("containerStatuses", []), *status.get("initContainerStatuses", [])]
     return any(s["name"] == CONTAINER and s["ready"] and "running" in s["state"] for s in statuses)
-
-
-def _weighted(action: Mapping[str, Any]) -> dict[Cluster, int]:
-    weighted = action.get("weighted_clusters", {}).get("clusters", [])
-    named = [(entry["name"], entry.get("weight", 0)) for entry in weighted]
-    if "cluster" in action:
-        named.append((action["cluster"], 100))
-    parsed = [(Cluster.parse(name), weight) for name, weight in named]
-    return {cluster: weight for cluster, weight in parsed if cluster is not None}
 
 
 def _endpoint(cluster: Cluster, host: Mapping[str, Any]) -> Endpoint:

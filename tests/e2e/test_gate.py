@@ -19,6 +19,7 @@ import names
 from config import merged
 from harness.calls import IMAGE, Caller, Calling, provide
 from harness.stack import Stack
+from harness.traffic import splits
 from localcluster import EmbeddedCluster
 from mesh.cluster import envoy
 from mesh.cluster.kubectl import Kubectl
@@ -192,7 +193,7 @@ def enforced(kubectl: Kubectl, service: str) -> dict[str, list[dict[str, int]]]:
     """Calling pod → the weights that its proxy has."""
     proxies = [proxy for space in (NAMESPACE, "office") for proxy in envoy.proxies(kubectl, space)]
     callers = [proxy for proxy in proxies if proxy.pod.startswith(("caller-", "clerk-"))]
-    return {proxy.pod: proxy.splits(service, NAMESPACE, names.route(service)) for proxy in callers}
+    return {proxy.pod: splits(proxy, service, NAMESPACE, names.route(service)) for proxy in callers}
 
 
 @pytest.mark.parametrize(

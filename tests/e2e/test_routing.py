@@ -18,7 +18,7 @@ import pytest
 
 from config import merged
 from harness.stack import PulumiError, Stack
-from harness.traffic import Load
+from harness.traffic import Load, splits
 from mesh.cluster.envoy import Proxy, proxies
 from mesh.cluster.kubectl import Kubectl, KubectlError
 from tests.e2e.binomial import is_plausible
@@ -389,8 +389,8 @@ def test_callers_in_the_mesh_get_the_same_by_the_outside_name(
     split = {"v1": round(v1 * 100), "v2": 100 - round(v1 * 100)}
     gateway = next(proxy for proxy in proxies(kubectl, "istio-system") if proxy.pod.startswith("istio-ingressgateway"))
     for proxy in (caller, gateway):
-        splits = proxy.splits(f"{service}-service", NAMESPACE, f"{service}-service-route")
-        assert splits and all(found == split for found in splits), splits
+        found = splits(proxy, f"{service}-service", NAMESPACE, f"{service}-service-route")
+        assert found and all(one == split for one in found), found
 
 
 def test_two_ports_of_one_server_are_told_apart(caller: Proxy, kubectl: Kubectl) -> None:
@@ -520,7 +520,7 @@ def test_no_request_fails_when(
     record_property("requests", load.requests)
     assert load.failures == []
     assert load.requests >= REQUESTS
-    route = caller.splits("bill-service", NAMESPACE, "bill-service-route")
+    route = splits(caller, "bill-service", NAMESPACE, "bill-service-route")
     assert route and all(split == CHANGES[change][1] for split in route), route
 
 

@@ -38,32 +38,10 @@ def cluster(subset: str, port: int = 9999, host: str = HOST) -> str:
     return f"outbound|{port}|{subset}|{host}"
 
 
-def routes(*actions: dict[str, Any]) -> dict[str, Any]:
-    rules = [{"name": "bill-service-route", "route": action} for action in actions]
-    return {"configs": [{"route_config": {"virtual_hosts": [{"name": "any", "routes": rules}]}}, {"route_config": {}}]}
-
-
-def weighted(**weights: int) -> dict[str, Any]:
-    clusters = [{"name": cluster(subset), "weight": weight} for subset, weight in weights.items()]
-    return {"weighted_clusters": {"clusters": clusters}}
-
-
 @pytest.mark.parametrize("name", ["xds-grpc", "BlackHoleCluster", "inbound|80||", "outbound|x|v1|host"])
 def test_clusters_of_other_names_lead_nowhere(name: str) -> None:
     parsed = Cluster.parse(name)
     assert parsed is None or not parsed.leads_to("bill-service", "istio-demo")
-
-
-def test_the_split_is_read_with_one_and_with_several_clusters() -> None:
-    assert proxy(config_dump=routes(weighted(v1=90, v2=10), {"cluster": cluster("v1")})).splits(
-        "bill-service", "istio-demo", "bill-service-route"
-    ) == [{"v1": 90, "v2": 10}, {"v1": 100}]
-
-
-def test_a_route_to_another_namespace_or_of_another_name_is_not_the_services() -> None:
-    other = {"cluster": cluster("v1", host="bill-service.istio-demo-2.svc.cluster.local")}
-    assert proxy(config_dump=routes(other)).splits("bill-service", "istio-demo", "bill-service-route") == []
-    assert proxy(config_dump=routes(weighted(v1=100))).splits("bill-service", "istio-demo", "another") == []
 
 
 def host(address: str, **counts: int) -> dict[str, Any]:

@@ -7,9 +7,9 @@ from collections import Counter
 import pytest
 
 from tests.e2e import conftest as e2e
-from tests.e2e.conftest import cluster, config, kubectl, stack
+from tests.e2e.conftest import cluster, config, kubectl, others, owner, shop, stack
 
-__all__ = ["cluster", "config", "kubectl", "stack"]
+__all__ = ["cluster", "config", "kubectl", "others", "owner", "shop", "stack"]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

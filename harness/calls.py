@@ -64,17 +64,17 @@ class Caller:
     def http(cls, namespace: str, where: str, url: str, patience: float, options: str = "") -> Caller:
         curl = _CURL.format(patience=patience, options=options, url=url)
         return cls(
-            namespace, where, ["sh", "-c", f"({_UNTIL_STDIN_ENDS.format(curl + '; sleep 0.1')}) | sort | uniq -c"]
+            namespace, where, ["sh", "-c", f"({_UNTIL_STDIN_ENDS.format(curl + '; sleep 0.3')}) | sort | uniq -c"]
         )
 
     @classmethod
     def grpc(cls, namespace: str, where: str, target: str, patience: float, *options: str) -> Caller:
-        command = ["calls", "-call", target, "-deadline", f"{patience}s", "-callers", "1", "-pause", "15ms", *options]
+        command = ["calls", "-call", target, "-deadline", f"{patience}s", "-callers", "1", "-pause", "20ms", *options]
         return cls(namespace, where, command)
 
     @classmethod
     def tcp(cls, namespace: str, where: str, target: str, patience: float) -> Caller:
-        perl = f"perl -e '{_TCP % (target, patience)}'; sleep 0.1"
+        perl = f"perl -e '{_TCP % (target, patience)}'; sleep 0.3"
         return cls(namespace, where, ["sh", "-c", f"({_UNTIL_STDIN_ENDS.format(perl)}) | sort | uniq -c"])
 
 

@@ -34,7 +34,7 @@ def postgresql() -> Iterator[State]:
     if not POSTGRESQL.exists():
         run(["apt-get", "install", "--yes", "--no-install-recommends", "postgresql"])
     (binaries,) = sorted(POSTGRESQL.glob("*/bin"))[-1:]
-    port, user = _free_port(), pwd.getpwnam("postgres")  # it refuses to run as root
+    port, user = free_port(), pwd.getpwnam("postgres")  # it refuses to run as root
     as_user = ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
     psql = [str(binaries / "psql"), "--host=127.0.0.1", f"--port={port}", "--username=pulumi", "--dbname=postgres"]
 
@@ -46,17 +46,17 @@ def postgresql() -> Iterator[State]:
         data = f"{folder}/data"
         run([*as_user, str(binaries / "initdb"), "--auth=trust", "--username=pulumi", f"--pgdata={data}"])
         settings = ["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "fsync=off"]
-        with _serving([*as_user, str(binaries / "postgres"), "-D", data, "-p", str(port), *settings], ready):
+        with serving([*as_user, str(binaries / "postgres"), "-D", data, "-p", str(port), *settings], ready):
             yield {"PULUMI_BACKEND_URL": f"postgres://pulumi@127.0.0.1:{port}/postgres?sslmode=disable"}
 
 
 @contextmanager
 def s3_stand_in() -> Iterator[State]:
     """A bucket in moto, which stands in for S3, in an environment of its own."""
-    port, bucket = _free_port(), "state"
+    port, bucket = free_port(), "state"
     command = [str(_moto()), "--host=127.0.0.1", f"--port={port}"]
     endpoint = f"http://127.0.0.1:{port}"
-    with _serving(command, lambda: _answers(endpoint)):
+    with serving(command, lambda: answers(endpoint)):
         urllib.request.urlopen(urllib.request.Request(f"{endpoint}/{bucket}", method="PUT"), timeout=10).close()  # noqa: S310
         yield {
             "PULUMI_BACKEND_URL": f"s3://{bucket}?region=us-east-1&endpoint={endpoint}&use_path_style=true",
@@ -78,7 +78,7 @@ def _moto() -> Path:
 
 
 @contextmanager
-def _serving(command: Sequence[str], ready: Callable[[], bool]) -> Iterator[None]:
+def serving(command: Sequence[str], ready: Callable[[], bool]) -> Iterator[None]:
     """Runs a server until the block ends. Raises `TimeoutError` when it is not ready within 30 seconds."""
     with TemporaryFile("w+") as log:
         server = subprocess.Popen(command, cwd="/", stdin=subprocess.DEVNULL, stdout=log, stderr=log)
@@ -95,7 +95,7 @@ def _serving(command: Sequence[str], ready: Callable[[], bool]) -> Iterator[None
             server.wait(20)
 
 
-def _answers(url: str) -> bool:
+def answers(url: str) -> bool:
     try:
         urllib.request.urlopen(url, timeout=2).close()  # noqa: S310
     except OSError:
@@ -103,7 +103,7 @@ def _answers(url: str) -> bool:
     return True
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

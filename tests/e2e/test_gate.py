@@ -18,6 +18,7 @@ import yaml
 import names
 from config import merged
 from harness.calls import IMAGE, Caller, Calling, provide
+from harness.prometheus import LOG_FORMAT, prometheus
 from harness.stack import Stack
 from harness.traffic import splits
 from localcluster import EmbeddedCluster
@@ -124,7 +125,8 @@ def shop(
 ) -> Iterator[Stack]:
     """A stack of its own beside the one that owns Istio."""
     provide(cluster)
-    stack.configure(merged(stack.config, {"mesh": {"ingress": False, "egress": False}}))
+    values = {"istiod": {"meshConfig": {"accessLogFile": "/dev/stdout", "accessLogFormat": LOG_FORMAT}}}
+    stack.configure(merged(stack.config, {"mesh": {"ingress": False, "egress": False, "values": values}}))
     stack.up()
     shop = Stack("gate", tmp_path_factory.mktemp("gate"), cluster.environment)
     (shop.folder / "defaults.yaml").unlink()
@@ -192,8 +194,11 @@ def failed(shift: dict[str, Any]) -> str:
 def enforced(kubectl: Kubectl, service: str) -> dict[str, list[dict[str, int]]]:
     """Calling pod → the weights that its proxy has."""
     proxies = [proxy for space in (NAMESPACE, "office") for proxy in envoy.proxies(kubectl, space)]
-    callers = [proxy for proxy in proxies if proxy.pod.startswith(("caller-", "clerk-"))]
-    return {proxy.pod: splits(proxy, service, NAMESPACE, names.route(service)) for proxy in callers}
+    return {proxy.pod: splits(proxy, service, NAMESPACE, names.route(service)) for proxy in proxies if is_caller(proxy)}
+
+
+def is_caller(proxy: envoy.Proxy) -> bool:
+    return proxy.pod.startswith(("caller-", "clerk-"))
 
 
 @pytest.mark.parametrize(
@@ -261,6 +266,35 @@ def test_a_bad_version_of_grpc_is_taken_back(shop: Stack, kubectl: Kubectl, vers
 def test_a_bad_version_of_tcp_is_taken_back(shop: Stack, kubectl: Kubectl, version: str) -> None:
     callers = [ours("ledger.shop:7000", kind="tcp"), clerk("ledger.shop:7000", kind="tcp")]
     assert "nobody answered" in failed(shifted(shop, kubectl, "ledger", version, callers))
+
+
+@pytest.fixture
+def by_prometheus(shop: Stack, kubectl: Kubectl) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Configures the shop so that its gates ask a Prometheus."""
+    callers = [proxy for space in (NAMESPACE, "office") for proxy in envoy.proxies(kubectl, space) if is_caller(proxy)]
+    with prometheus(callers) as url:
+        yield lambda config: shop.configure(merged(config, {"mesh": {"prometheus": url}}))
+
+
+def test_by_prometheus_the_verdicts_are_the_same(
+    shop: Stack, cluster: EmbeddedCluster, kubectl: Kubectl, by_prometheus: Callable[[dict[str, Any]], None]
+) -> None:
+    rpc = [ours("rpc.shop:80", kind="grpc"), clerk("rpc.shop:80", kind="grpc")]
+    ledger = [ours("ledger.shop:7000", kind="tcp"), clerk("ledger.shop:7000", kind="tcp")]
+    search = [ours(SEARCH), ours(SEARCH, CLOSING), clerk(SEARCH)]
+    for command, words in ((BAD["hang"], "nobody answered"), (BAD["cut"], "in the middle of the answer")):
+        by_prometheus(serving(cluster, listening(command)))
+        shop.up()
+        assert words in failed(shifted(shop, kubectl, "search", "v2", search))
+    by_prometheus(serving(cluster, server()))
+    shop.up()
+    for version, words in (("trailers", "answered with an error"), ("slow", "too late"), ("hang", "nobody answered")):
+        assert words in failed(shifted(shop, kubectl, "rpc", version, rpc))
+    assert "nobody answered" in failed(shifted(shop, kubectl, "ledger", "closes", ledger))
+    with Calling(kubectl, *search) as calling:
+        done = shop.mesh("shift", "search", "v2=80", "--steps=100", "--interval=15s")
+    assert done.returncode == 0, done.stdout + done.stderr + str(calling.ended)
+    assert shop.mesh("shift", "search", "v2=0", "--now").returncode == 0
 
 
 def test_the_way_back_takes_at_most_three_seconds(record_property: Callable[[str, object], None]) -> None:

@@ -100,6 +100,7 @@ def command(
                 asked = f"the stack {stack} is protected: add --yes, or --pr for a pull request"
                 raise cli.Failure(asked, cli.Exit.USAGE)
             fit.require_current(driver)
+        fit.require_pulumi(driver)
         shift = _how(live, steps, interval, probes, now)
         with Journal(driver) as journal:
             if back:

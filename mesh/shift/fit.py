@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
@@ -40,6 +41,14 @@ def require_editable(stack: Stack, service: str, start: Weights, aim: Weights) -
         edit.edited(text, edited_leaves(text, service, aim, start))
     except edit.EditError as error:
         raise NotFitError(f"nothing was changed. {stack.file.name}: {error}", usage=True) from None
+
+
+def require_pulumi(stack: Stack) -> None:
+    """Without it nothing could be applied, nor taken back."""
+    if not shutil.which("pulumi", path=stack.variables.get("PATH")):
+        raise NotFitError(
+            "nothing was changed: pulumi is not on PATH; https://www.pulumi.com/docs/install/", usage=True
+        )
 
 
 def require_current(stack: Stack) -> None:

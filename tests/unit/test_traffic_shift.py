@@ -19,7 +19,7 @@ from istio import rules
 from mesh.cluster.probe import Caller
 from mesh.cluster.service import LiveService
 from mesh.program.stack import Stack
-from mesh.shift.fit import NotFitError, require_ours, require_same_rule
+from mesh.shift.fit import NotFitError, require_ours, require_pulumi, require_same_rule
 from mesh.shift.interrupts import Interrupts
 from mesh.shift.journal import BusyError, Journal
 from mesh.shift.plan import ApplyError, InterruptedShiftError, Outcome, Plan, Weights, run
@@ -287,6 +287,14 @@ def test_a_shift_takes_no_other_change_of_its_rule_along(change: Callable[[Any],
     service = live(found)
     with pytest.raises(NotFitError, match=f"not as declared in .*{told}.*`pulumi up` first") if told else nullcontext():
         require_same_rule(service, service.look())
+
+
+def test_without_pulumi_nothing_begins(tmp_path: Path) -> None:
+    with pytest.raises(NotFitError, match="pulumi is not on PATH"):
+        require_pulumi(Stack("dev", tmp_path, {"PATH": str(tmp_path)}))
+    program = tmp_path / "pulumi"
+    program.touch(0o700)
+    require_pulumi(Stack("dev", tmp_path, {"PATH": str(tmp_path)}))
 
 
 def ready_pod(name: str, restarts: int = 0) -> Object:

@@ -12,7 +12,9 @@ import pytest
 from config import merged
 from harness import streams
 from harness.stack import Stack
+from harness.traffic import splits
 from mesh import drain
+from mesh.cluster.envoy import proxies
 from mesh.cluster.kubectl import Kubectl
 
 NAMESPACE, ELSEWHERE = "istio-demo", "elsewhere"
@@ -76,16 +78,33 @@ def strangers(both: Config, kubectl: Kubectl) -> Iterator[Sequence[str]]:
 
 
 @pytest.fixture
-def both(stack: Stack, config: Config) -> Config:
+def both(stack: Stack, config: Config, kubectl: Kubectl) -> Config:
     """Everything goes to v1, from a caller that takes its time as well."""
     config = merged(config, {"services": {"front-tomcat": {"template": {"drainSeconds": DRAIN}}}})
     up(stack, serving(config, {"v1": 100, "v2": 0}))
+    wait_until_settled(kubectl)
     return config
+
+
+def wait_until_settled(kubectl: Kubectl, seconds: float = 30) -> None:
+    """Until the caller's proxy sends to v1 alone, and to none of its pods that go."""
+    end = time.monotonic() + seconds
+    while True:
+        pods = kubectl.items("pods", f"--namespace={NAMESPACE}", f"--selector=app={streams.NAME},version=v1")
+        stay = {pod["status"].get("podIP") for pod in pods if "deletionTimestamp" not in pod["metadata"]}
+        caller = next(proxy for proxy in proxies(kubectl, NAMESPACE) if proxy.pod.startswith("front-tomcat"))
+        shares = splits(caller, streams.NAME, NAMESPACE, f"{streams.NAME}-route")
+        known = [one for one in caller.endpoints(streams.NAME, NAMESPACE) if one.cluster.subset == "v1"]
+        if {one.address.rpartition(":")[0] for one in known} == stay and all(set(share) == {"v1"} for share in shares):
+            return
+        assert time.monotonic() < end, (stay, known, shares)
+        time.sleep(0.5)
 
 
 def test_what_is_in_flight_survives_the_removal_of_its_version(both: Config, stack: Stack, kubectl: Kubectl) -> None:
     """Also from before it lost its weight."""
     up(stack, serving(both, {"v1": 100, "v2": 0}, DRAIN))
+    wait_until_settled(kubectl)
     with whole(begun(kubectl, LONG)):
         up(stack, serving(both, {"v1": 0, "v2": 100}, DRAIN))
         printed = up(stack, serving(both, {"v2": 100}, DRAIN))
@@ -109,6 +128,7 @@ def test_nothing_waits_when_nothing_is_in_flight(
 
 def test_the_wait_ends_after_the_seconds_and_says_what_is_cut(both: Config, stack: Stack, kubectl: Kubectl) -> None:
     up(stack, serving(both, {"v1": 100, "v2": 0}, 3))
+    wait_until_settled(kubectl)
     began = begun(kubectl, LONG)
     time.sleep(3)
     printed = up(stack, serving(both, {"v2": 100}, 3))

@@ -14,10 +14,11 @@ from typing import Any
 
 from mesh.cluster import api, versions
 from mesh.cluster.api import Question
-from mesh.cluster.kubectl import Kubectl
+from mesh.cluster.kubectl import Kubectl, KubectlError
 
 _PORT = 8080
 """Where istiod answers whoever asks from its own pod, which is where a port-forward comes from."""
+_SENT = "/debug/config_dump?types=rds,lds,cds"
 _KINDS = ("listener", "route", "cluster", "endpoint")
 _LOOKS, _PAUSE = 3, 1.0
 # A nonce is the version of the push, time and number, and a UUID: 2026-11-27T23:59:28Z/31e71eb7e8-7762-…
@@ -99,18 +100,19 @@ class Istiods:
             for client in answer.get("clients") or ()
         }
 
-    def sent(self, connection: Connection) -> Sequence[Mapping[str, Any]]:
-        """The routes, listeners and clusters that a proxy was sent, as Envoy has them. Raises as `connections`."""
-        proxy = f"{connection.pod}.{connection.namespace}"
-        asked = f"/debug/config_dump?types=rds,lds,cds&proxyID={proxy}"
-        answers = self._each(asked, [pod for pod in self.pods if pod[0] == connection.istiod])
-        return [_in_snake_case(entry) for _, answer in answers for entry in answer.get("configs", ())]
+    def sent(self, connections: Sequence[Connection]) -> list[Sequence[Mapping[str, Any]] | KubectlError]:
+        """The routes, listeners and clusters that each proxy was sent, as Envoy has them, or why nobody says so."""
+        where = dict(self.pods)
+        questions = [
+            Question(where[one.istiod], one.istiod, _PORT, f"{_SENT}&proxyID={one.pod}.{one.namespace}")
+            for one in connections
+        ]
+        return [_resources(answer) for answer in api.pods(self.kubectl).get(questions)]
 
-    def _each(self, path: str, among: Sequence[tuple[str, str]] | None = None) -> list[tuple[str, Any]]:
+    def _each(self, path: str) -> list[tuple[str, Any]]:
         """Name → answer."""
-        istiods = self.pods if among is None else among
-        answers = api.pods(self.kubectl).get([Question(namespace, name, _PORT, path) for name, namespace in istiods])
-        return [(name, json.loads(api.said(answer))) for (name, _), answer in zip(istiods, answers, strict=True)]
+        answers = api.pods(self.kubectl).get([Question(namespace, name, _PORT, path) for name, namespace in self.pods])
+        return [(name, json.loads(api.said(answer))) for (name, _), answer in zip(self.pods, answers, strict=True)]
 
 
 def settled(kubectl: Kubectl) -> list[Proxy]:
@@ -159,6 +161,15 @@ def _connection(istiod: str, entry: Mapping[str, Any]) -> Connection:
     error = next((error for kind in (entry.get("resources") or {}).values() if (error := kind.get("lastError"))), "")
     pushes = {kind: int(found[1]) for kind in _KINDS if (found := _NONCE.search(entry.get(f"{kind}_acked", "")))}
     return Connection(pod, namespace, istiod, stale, error, pushes)
+
+
+def _resources(answer: bytes | KubectlError) -> Sequence[Mapping[str, Any]] | KubectlError:
+    try:
+        return [_in_snake_case(entry) for entry in json.loads(api.said(answer)).get("configs", ())]
+    except KubectlError as error:
+        return error
+    except ValueError as error:
+        return KubectlError(f"istiod's answer cannot be read: {error}")
 
 
 def _in_snake_case(value: Any) -> Any:

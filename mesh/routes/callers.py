@@ -102,10 +102,13 @@ class Callers:
         paths = [_ROUTES, _CLUSTERS, *listeners, *([_ENDPOINTS] if endpoints else [])]
         found = dict(zip(envoys, self._of_envoys([*filter(None, envoys.values())], paths), strict=True))
         # Where a pod may not be asked, or is none, istiod says what it has for it.
-        for caller, one in ((group[0].caller, group[0]) for group in groups):
-            if one.connection and not isinstance(found.get(caller), Config):
-                answer = self._of_istiod(one)
-                found[caller] = answer if isinstance(answer, Config) else found.get(caller, answer)
+        others = {
+            one.caller: one.connection
+            for one, *_ in groups
+            if one.connection and not isinstance(found.get(one.caller), Config)
+        }
+        for caller, answer in zip(others, self._of_istiod([*others.values()]), strict=True):
+            found[caller] = answer if isinstance(answer, Config) else found.get(caller, answer)
         return {one.caller: found[group[0].caller] for group in groups for one in group}
 
     def _of_envoys(self, proxies: Sequence[Proxy], paths: Sequence[str]) -> list[Config | KubectlError]:
@@ -113,12 +116,10 @@ class Callers:
         answers = api.pods(self.kubectl).get(questions) if questions else []
         return [_parsed(answers[at : at + len(paths)]) for at in range(0, len(answers), len(paths))]
 
-    def _of_istiod(self, one: Known) -> Config | KubectlError:
-        assert self.istiods and one.connection  # noqa: S101
-        try:
-            return _config(self.istiods.sent(one.connection))
-        except (KubectlError, ValueError) as error:
-            return KubectlError(str(error))
+    def _of_istiod(self, connections: Sequence[Connection]) -> list[Config | KubectlError]:
+        if not (self.istiods and connections):
+            return []
+        return [one if isinstance(one, KubectlError) else _config(one) for one in self.istiods.sent(connections)]
 
 
 def read(kubectl: Kubectl) -> Callers:

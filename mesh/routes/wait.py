@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,8 +16,8 @@ from mesh.routes.model import Caller, Config, Expected
 PAUSE = 0.1
 # Far more than a change that istiod has taken in waits there for its push to a proxy, and to the last of a thousand.
 _QUEUE_SECONDS, _LONG_QUEUE_SECONDS = 3.0, 15.0
-# As long as a proxy may take for its acknowledgement before it is asked itself.
-_PATIENCE = 2.0
+# As long as a proxy may take for its acknowledgement before it is asked itself, and how many of these at once.
+_PATIENCE, _ASKED_ONE_BY_ONE = 2.0, 20
 _LISTED = 20
 
 Configs = Mapping[Caller, Config | KubectlError]
@@ -93,7 +92,10 @@ def until(
         # Whoever is about to acknowledge a push need not be asked for himself: of many there are always some.
         now = time.monotonic()
         behind = {one.key: behind.get(one.key, now) for one in waiting if one.is_behind}
-        asked = [one for one in waiting if now - behind.get(one.key, -math.inf) > _PATIENCE]
+        since = sorted((behind[one.key], one.key) for one in waiting if one.is_behind and one.proxy)
+        late = {key for when, key in since[:_ASKED_ONE_BY_ONE] if now - when > _PATIENCE}
+        behind |= dict.fromkeys(late, now)  # next time it is the turn of others
+        asked = [one for one in waiting if one.key in late or one.key not in behind]
         configs = seen.configs(asked, tcp=tcp, endpoints=endpoints)
         pushed = seen.connections()
         passed = time.monotonic() - start

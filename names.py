@@ -16,11 +16,12 @@ SECRETS = "istio-governance/secrets"
 """The annotation of a pod template that changes whenever a secret value in the environment of its pods does."""
 
 SUBSET_STATISTICS = (
-    r"cluster\.outbound\|[0-9]+\|[^|]+\|[^;]+;?\.upstream_("
+    r"cluster\.(outbound\|[0-9]+\|[^|]+\|[^;]+|inbound\|[0-9]+\|\|);?\.upstream_("
     r"rq_(time|total|retry|timeout|.xx|cancelled|pending_overflow|[rt]x_reset)|"
     r"cx_(total|none_healthy|destroy_local_with_active_rq|protocol_error|rx_bytes_total))"
 )
-"""What a sidecar keeps of Envoy's statistics of its outbound clusters, as a regular expression for whole names.
+"""What a sidecar keeps of Envoy's statistics of the subsets that it calls and of its own application, as a regular
+expression for whole names.
 
 https://www.envoyproxy.io/docs/envoy/latest/configuration/upstream/cluster_manager/cluster_stats
 https://istio.io/latest/docs/ops/configuration/telemetry/envoy-stats/

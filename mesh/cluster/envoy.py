@@ -27,7 +27,7 @@ Answer = TypeVar("Answer")
 
 # The same again for a part of the requests (`….external.upstream_rq_2xx`) is left out.
 _STATISTIC = re.compile(
-    r"cluster\.(outbound\|\d+\|[^|]*\|[^;]+?);?(?<!\.external)(?<!\.internal)(?<!\.canary)(?<!\.retry)\.(upstream_\w+)"
+    r"cluster\.(outbound\|\d+\|[^|]*\|[^;]+?|inbound\|\d+\|\|);?(?<!\.external)(?<!\.internal)(?<!\.canary)(?<!\.retry)\.(upstream_\w+)"
 )
 
 
@@ -151,8 +151,20 @@ class Proxy:
         """All that it counts of one service, or of all in a namespace, by two questions."""
         host = re.escape(service) if service else "[^.]+"
         pattern = rf"^cluster\.outbound\|[0-9]+\|[^|]+\|{host}\.{re.escape(namespace)}\.svc\."
-        statistics = self.json("stats", format="json", histogram_buckets="cumulative", filter=pattern)
-        return Counters(self, self._endpoints(namespace), [*_statistics(statistics.get("stats", []))])
+        return Counters(self, self._endpoints(namespace), self._statistics(pattern))
+
+    def served(self, tcp: Collection[int]) -> Traffic:
+        """What the application beside this proxy was asked by all callers, and how far it answered, where the proxy
+        keeps that; `tcp` are those of its ports at which connections count."""
+        found = Traffic()
+        for statistic, cluster, value in self._statistics(r"^cluster\.inbound\|[0-9]+\|\|"):
+            if cluster.direction == "inbound":
+                found += (_of_connections if cluster.port in tcp else _of_answers)(statistic, value)
+        return found
+
+    def _statistics(self, pattern: str) -> list[tuple[str, Cluster, Any]]:
+        answer = self.json("stats", format="json", histogram_buckets="cumulative", filter=pattern)
+        return [*_statistics(answer.get("stats", []))]
 
 
 @dataclass(frozen=True)
@@ -253,6 +265,17 @@ def _of_requests(statistic: str, value: Any) -> Traffic:
             return Traffic(retried=value)
         case "upstream_rq_time":
             return Traffic(slower=value)
+    return Traffic()
+
+
+def _of_answers(statistic: str, value: Any) -> Traffic:
+    match statistic:
+        case "upstream_rq_2xx" | "upstream_rq_3xx" | "upstream_rq_4xx":
+            return Traffic(succeeded=value)
+        case "upstream_rq_5xx":
+            return Traffic(failed=value)
+        case "upstream_cx_protocol_error" | "upstream_rq_rx_reset":
+            return Traffic(cut=value)
     return Traffic()
 
 

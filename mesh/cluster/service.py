@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import names
@@ -24,6 +24,8 @@ class Pods:
 
     ready: list[str]
     restarts: Mapping[str, int]
+    names: Mapping[str, str] = field(default_factory=dict)
+    """Those of all of them, by address."""
 
     @classmethod
     def of(cls, pods: Sequence[Mapping[str, Any]]) -> Pods:
@@ -34,6 +36,7 @@ class Pods:
                 for pod in pods
                 for container in pod.get("status", {}).get("containerStatuses", [])
             },
+            {pod["status"]["podIP"]: pod["metadata"]["name"] for pod in pods if "podIP" in pod.get("status", {})},
         )
 
 
@@ -134,6 +137,32 @@ class LiveService:
     def counted_by(self, counters: Counters) -> dict[Place, dict[str, Traffic]]:
         """The same, of what one proxy has counted."""
         return counters.of(self.name, self.namespace, self.tcp_ports)
+
+    def served(self, servers: Mapping[Proxy, tuple[str, str]]) -> dict[Place, dict[str, Traffic]]:
+        """Place → version → what the pods' own proxies have counted; `servers` are versions and addresses by proxy."""
+        found = envoy.each(list(servers), self._served)
+        return {
+            Place("", f"{proxy.namespace}/{proxy.pod}", pod=address): {version: found[proxy]}
+            for proxy, (version, address) in servers.items()
+        }
+
+    def _served(self, proxy: Proxy) -> Traffic:
+        ports = self.config.services[self.name].ports.values()
+        tcp = {port.target for port in ports if port.port in self.tcp_ports}
+        try:
+            return proxy.served(tcp - {port.target for port in ports if port.port not in self.tcp_ports})
+        except KubectlError:
+            return Traffic()
+
+    def servers(self, found: Sequence[Object]) -> dict[Proxy, tuple[str, str]]:
+        """The proxies beside the service's ready pods, with the version and the address of each."""
+        pods = self.pods(found)
+        where = {address: version for version, of in pods.items() for address in of.ready}
+        address_of = {of.names[address]: address for of in pods.values() for address in of.ready}
+        running = envoy.running(self.kubectl, _of(found, "Pod", self.namespace))
+        return {
+            proxy: (where[address_of[proxy.pod]], address_of[proxy.pod]) for proxy in running if proxy.pod in address_of
+        }
 
     def answered(self, proxy: Proxy) -> Counter[str]:
         """Version → the requests, or connections, that one proxy has sent to its pods, by whatever rule.

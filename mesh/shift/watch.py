@@ -8,11 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from config.routing import Gate
+from mesh.cluster.envoy import Proxy
 from mesh.cluster.metrics import metrics_of
 from mesh.cluster.probe import Caller
 from mesh.cluster.service import LiveService
 from mesh.shift.plan import Weights
-from mesh.traffic.counts import Meter, Place, Places, Traffic, parts, total
+from mesh.traffic.counts import Meter, Place, Places, Snapshot, Traffic, parts, whole
 from mesh.traffic.gate import Finding, Verdict, decide, verdict
 
 _LOOK_SECONDS = 2.0
@@ -59,8 +60,8 @@ class Watcher:
         """The verdict on the versions `new`, which have more requests at this step than before. Raises `KubectlError`
         and `MetricsError`."""
         watching = self._watch
-        source = metrics_of(self._live)
-        meter = Meter(source.snapshot())
+        servers = self._live.servers(self._live.look())
+        meter = Meter(self._snapshot(servers))
         sent, end, last = 0, time.monotonic() + watching.seconds, math.inf
         longest = watching.seconds + (_STATUS_SECONDS if watching.probes else 0)
         looks = max(1, math.ceil(longest / _LOOK_SECONDS) + watching.probes // _PROBES_AT_ONCE)
@@ -69,12 +70,12 @@ class Watcher:
             if asked := self._ask(min(watching.probes - sent, _PROBES_AT_ONCE), end):
                 sent += asked
                 end = max(end, time.monotonic() + _STATUS_SECONDS)
-            before, counted = counted, meter.update(source.snapshot())
+            before, counted = counted, meter.update(self._snapshot(servers))
             over = time.monotonic() >= end and sent >= watching.probes
-            whole = {version: total(places.values()) for version, places in counted.items()}
-            step.requests = {version: traffic.requests for version, traffic in whole.items()}
+            of_all = {version: whole(places) for version, places in counted.items()}
+            step.requests = {version: traffic.requests for version, traffic in of_all.items()}
             step.findings = self.findings(new, counted, before, looks, over)
-            late = any(traffic.timed < traffic.requests for traffic in whole.values())
+            late = any(traffic.timed < traffic.requests for traffic in of_all.values())
             last = min(last, time.monotonic() + _LAG_SECONDS) if over else last
             waits = over and late and time.monotonic() < last
             result = verdict(step.findings)
@@ -85,6 +86,11 @@ class Watcher:
         for finding in step.findings:
             self._say(f"  {finding.version} {finding.criterion}: {finding.verdict.value}, {finding.text}")
         return result
+
+    def _snapshot(self, servers: Mapping[Proxy, tuple[str, str]]) -> Snapshot:
+        """What the callers have counted, and beside it the pods: of callers whose proxies do not keep it nobody else
+        knows that their answers were cut short."""
+        return {**metrics_of(self._live).snapshot(), **self._live.served(servers)}
 
     def _ask(self, requests: int, end: float) -> int:
         """Sends a part of the requests, or lets some time pass."""
@@ -123,12 +129,12 @@ class Watcher:
             now, then = counted.get(version, {}), before.get(version, {})
             found += decide(
                 version,
-                total(now.values()),
-                total(old.values()),
+                whole(now),
+                whole(old),
                 self._watch.gate,
                 looks,
                 final,
-                parts(now, old, then),
-                total(then.values()),
+                parts(now, old, then, pods[version].names),
+                whole(then),
             )
         return found

@@ -142,7 +142,8 @@ class Place:
     """Where something was counted. Of one attempt some things are counted by pod, and the others for all of them."""
 
     caller: str
-    """The workload that called, such as `office/clerk`."""
+    """The workload that called, such as `office/clerk`; '' for what the proxy of the pod that was asked has counted of
+    all callers: the same requests a second time, so that it is never added to theirs."""
     counter: str
     """The proxy that has counted, or another source."""
     port: int = 0
@@ -160,6 +161,11 @@ def total(counted: Iterable[Traffic]) -> Traffic:
     return sum(counted, Traffic())
 
 
+def whole(places: Places) -> Traffic:
+    """As all the callers have it."""
+    return total(traffic for place, traffic in places.items() if place.caller)
+
+
 @dataclass(frozen=True)
 class Part:
     """What a version did for one caller, at one port or by one of its pods, beside what there is to compare it with."""
@@ -171,21 +177,27 @@ class Part:
     """What `new` was at the look before."""
 
 
-def parts(new: Places, old: Places, before: Places) -> list[Part]:
-    """The parts of a version's traffic, where there are several."""
+def parts(new: Places, old: Places, before: Places, called: Mapping[str, str]) -> list[Part]:
+    """The parts of a version's traffic, where there are several, and what its pods' own proxies say; `called` are the
+    names of the pods by their addresses."""
     found = []
-    ways = sorted({(place.caller, place.port) for place in new})
+    ways = sorted({(place.caller, place.port) for place in new if place.caller})
     several_ports = len({port for _, port in ways}) > 1
     for way in ways if len(ways) > 1 else []:
         sides = [
             total(t for place, t in side.items() if (place.caller, place.port) == way) for side in (new, old, before)
         ]
         found.append(Part(f"for {way[0]}" + (f" at port {way[1]}" if several_ports else ""), *sides))
-    pods = sorted({place.pod for place in new if place.pod})
+    pods = sorted({place.pod for place in new if place.caller and place.pod})
     for pod in pods if len(pods) > 1 else []:
-        now, then = (total(t for place, t in side.items() if place.pod == pod) for side in (new, before))
-        found.append(Part(f"by the pod {pod}", now, total(old.values()), then))
-    return [part for part in found if part.new.tried]
+        now, then = (
+            total(t for place, t in side.items() if place.caller and place.pod == pod) for side in (new, before)
+        )
+        found.append(Part(f"by the pod {called.get(pod, pod)}", now, whole(old), then))
+    for place in sorted(place for place in new if not place.caller):
+        name = f"by the pod {called.get(place.pod, place.pod)} in the eyes of its own proxy"
+        found.append(Part(name, new[place], whole(old), before.get(place, Traffic())))
+    return [part for part in found if part.new.tried or part.new.connections]
 
 
 class Meter:

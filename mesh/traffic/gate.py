@@ -102,7 +102,7 @@ def _unheard(
 ) -> Finding | None:
     """A failure when callers tried and nobody answered, though the old version's answers make that no chance."""
     silent = bool(new.connections and not new.received and old.received)
-    if not new.tried or (new.answered and not silent):
+    if not (new.tried or silent) or (new.answered and not silent):
         return None
     if silent:
         tried, share = before.connections, ANSWERS

@@ -224,6 +224,15 @@ def test_a_bad_version_is_taken_back(
         assert step["seconds"]["watched"] <= 10 or step["requests"].get("v2", 0) <= 50, step
 
 
+def test_half_answers_are_seen_where_no_caller_keeps_statistics(
+    shop: Stack, cluster: EmbeddedCluster, kubectl: Kubectl
+) -> None:
+    shop.configure(serving(cluster, listening(BAD["cut"])))
+    shop.up()
+    found = failed(shifted(shop, kubectl, "search", "v2", [clerk(SEARCH)]))
+    assert "in the eyes of its own proxy" in found and "cut short in the middle of the answer" in found, found
+
+
 @pytest.mark.parametrize(
     ("version", "callers", "words"),
     [

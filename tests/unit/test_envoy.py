@@ -140,6 +140,15 @@ def test_at_a_tcp_port_connections_count_and_what_came_back() -> None:
     assert silent.bad == 3
 
 
+def test_what_an_application_was_asked_by_all_is_known_from_its_own_proxy() -> None:
+    counts = {"upstream_rq_2xx": 30, "upstream_rq_5xx": 2, "upstream_cx_protocol_error": 20, "upstream_cx_total": 9}
+    stats = [{"name": f"cluster.inbound|80||;.{name}", "value": value} for name, value in counts.items()]
+    stats += [{"name": "cluster.inbound|7000||;.upstream_cx_total", "value": 8}]
+    stats += [{"name": f"cluster.{cluster('v2')};.upstream_rq_5xx", "value": 99}]
+    asked = proxy(stats={"stats": stats}).served({7000})
+    assert asked == Traffic(30, 2, cut=20, connections=8)
+
+
 def test_what_each_pod_was_asked_is_known_apart() -> None:
     hosts = [host("10.0.0.1", rq_total=9, rq_success=9), host("10.0.0.2", rq_total=11, rq_success=8, rq_error=3)]
     statuses = [{"name": cluster("v1"), "host_statuses": hosts}]

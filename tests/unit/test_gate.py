@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from config.routing import Baseline, Gate, Latency
-from mesh.traffic.counts import Part, Place, Traffic, parts, total
+from mesh.traffic.counts import Part, Place, Traffic, parts, total, whole
 from mesh.traffic.gate import Finding, Verdict, decide, verdict
 
 GATE = Gate(baseline=Baseline(success_rate=100, p99=0), latency=Latency())
@@ -174,19 +174,39 @@ def test_a_caller_a_port_and_a_pod_are_not_averaged_away() -> None:
         ({Place(*WEB, 80, "a"): good, Place(*WEB, 80, "b"): bad}, "success rate by the pod b"),
     ):
         assert judged(total(new.values())) is Verdict.UNDECIDED
-        found = findings(total(new.values()), of=tuple(parts(new, {Place(*WEB, 80): OLD}, {})))
+        found = findings(total(new.values()), of=tuple(parts(new, {Place(*WEB, 80): OLD}, {}, {})))
         assert words(found).startswith(f"{name}: 8 of 30 (26.7 %) failed (8 answered with an error)"), found
 
 
 def test_a_caller_that_fares_as_badly_with_the_old_version_is_no_reason() -> None:
     new = {Place(*WEB, 80): Traffic(970, begun=970), Place(*CLERK, 80): Traffic(22, 8, begun=30)}
     old = {Place(*WEB, 80): OLD, Place(*CLERK, 80): Traffic(70, 30, begun=100)}
-    assert verdict(findings(total(new.values()), of=tuple(parts(new, old, {})))) is not Verdict.FAIL
+    assert verdict(findings(total(new.values()), of=tuple(parts(new, old, {}, {})))) is not Verdict.FAIL
 
 
 def test_of_one_caller_and_one_pod_there_are_no_parts() -> None:
     new = {Place(*WEB, 80, "a"): Traffic(5), Place(*WEB, 80): Traffic(retried=1)}
-    assert parts(new, {}, {}) == []
+    assert parts(new, {}, {}, {}) == []
+
+
+def test_what_the_pods_themselves_count_is_judged_and_never_added() -> None:
+    """It tells of answers cut short, and of connections by pod, where the callers' proxies keep no statistics."""
+    new = {Place(*CLERK, 80, "a"): Traffic(50, begun=50), Place("", "shop/v2-0", pod="a"): Traffic(50, cut=30)}
+    assert whole(new) == Traffic(50, begun=50)
+    assert judged(whole(new)) is Verdict.UNDECIDED
+    found = findings(whole(new), of=tuple(parts(new, {Place(*CLERK, 80): OLD}, {}, {"a": "v2-0"})))
+    told = "success rate by the pod v2-0 in the eyes of its own proxy: 30 of 50 (60 %) failed (30 cut short"
+    assert words(found).startswith(told), found
+    silent = {
+        Place(*CLERK, 80, "a"): Traffic(40),
+        Place("", "shop/v2-0", pod="a"): Traffic(connections=20, received=9),
+        Place("", "shop/v2-1", pod="b"): Traffic(connections=20),
+    }
+    old = {Place(*WEB, 80): Traffic(400, connections=400, received=900)}
+    found = findings(whole(silent), whole(old), of=tuple(parts(silent, old, silent, {})))
+    assert words(found).startswith(
+        "answers by the pod b in the eyes of its own proxy: callers tried and nobody answered"
+    )
 
 
 @pytest.mark.parametrize(("share", "most"), [(0.002, 0), (0.01, 0.05)])
@@ -203,7 +223,7 @@ def test_good_versions_are_hardly_ever_taken_back(share: float, most: float) -> 
                 new[place] += 1
                 bad[place] += random.random() < share
             places = {place: Traffic(new[place] - bad[place], bad[place], begun=new[place]) for place in new}
-            found = findings(total(places.values()), of=tuple(parts(places, {Place(*WEB, 80): OLD}, {})))
+            found = findings(total(places.values()), of=tuple(parts(places, {Place(*WEB, 80): OLD}, {}, {})))
             if verdict(found) is Verdict.FAIL:
                 alarms += 1
                 break

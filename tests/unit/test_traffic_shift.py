@@ -308,6 +308,17 @@ def ready_pod(name: str, restarts: int = 0) -> Object:
     return pod
 
 
+def test_the_pods_of_a_service_are_asked_by_their_own_proxies() -> None:
+    pod = ready_pod("new")
+    proxy = {"name": "istio-proxy", "ready": True, "state": {"running": {}}, "restartCount": 0}
+    pod["status"]["containerStatuses"] += [proxy]
+    pod["spec"] = {"containers": [{"name": "app"}, {"name": "istio-proxy"}]}
+    other = ready_pod("without-a-proxy")
+    other["status"]["podIP"] = "10.0.0.2"
+    service = live(pod, other)
+    assert {one.pod: what for one, what in service.servers(service.look()).items()} == {"new": ("v2", "10.0.0.1")}
+
+
 @pytest.mark.parametrize(("progressing", "expected"), [("True", Verdict.UNDECIDED), ("False", Verdict.FAIL)])
 def test_a_gate_does_not_pass_what_is_not_rolled_out(progressing: str, expected: Verdict) -> None:
     """However well the old pods answer."""

@@ -53,6 +53,15 @@ class Rollout:
 
 
 @dataclass(frozen=True)
+class Server:
+    """A pod of a version, by the proxy beside it."""
+
+    proxy: Proxy
+    version: str
+    address: str
+
+
+@dataclass(frozen=True)
 class LiveService:
     """The service `name` of a stack; its weights are those of the route that is there for all requests that no `match`
     has described."""
@@ -138,31 +147,29 @@ class LiveService:
         """The same, of what one proxy has counted."""
         return counters.of(self.name, self.namespace, self.tcp_ports)
 
-    def served(self, servers: Mapping[Proxy, tuple[str, str]]) -> dict[Place, dict[str, Traffic]]:
-        """Place → version → what the pods' own proxies have counted; `servers` are versions and addresses by proxy."""
-        found = envoy.each(list(servers), self._served)
-        return {
-            Place("", f"{proxy.namespace}/{proxy.pod}", pod=address): {version: found[proxy]}
-            for proxy, (version, address) in servers.items()
-        }
-
-    def _served(self, proxy: Proxy) -> Traffic:
-        ports = self.config.services[self.name].ports.values()
-        tcp = {port.target for port in ports if port.port in self.tcp_ports}
-        try:
-            return proxy.served(tcp - {port.target for port in ports if port.port not in self.tcp_ports})
-        except KubectlError:
-            return Traffic()
-
-    def servers(self, found: Sequence[Object]) -> dict[Proxy, tuple[str, str]]:
-        """The proxies beside the service's ready pods, with the version and the address of each."""
+    def servers(self, found: Sequence[Object]) -> list[Server]:
+        """Those with a proxy among the service's ready pods."""
         pods = self.pods(found)
-        where = {address: version for version, of in pods.items() for address in of.ready}
-        address_of = {of.names[address]: address for of in pods.values() for address in of.ready}
+        where = {of.names[address]: (version, address) for version, of in pods.items() for address in of.ready}
         running = envoy.running(self.kubectl, _of(found, "Pod", self.namespace))
+        return [Server(proxy, *where[proxy.pod]) for proxy in running if proxy.pod in where]
+
+    def served(self, servers: Sequence[Server]) -> dict[Place, dict[str, Traffic]]:
+        """Place → version → what the pods' own proxies have counted; nothing from pods that went."""
+        found = envoy.each([server.proxy for server in servers], self._served)
         return {
-            proxy: (where[address_of[proxy.pod]], address_of[proxy.pod]) for proxy in running if proxy.pod in address_of
+            Place("", f"{self.namespace}/{one.proxy.pod}", pod=one.address): {one.version: traffic}
+            for one in servers
+            if (traffic := found[one.proxy])
         }
+
+    def _served(self, proxy: Proxy) -> Traffic | None:
+        ports = self.config.services[self.name].ports.values()
+        others = {port.target for port in ports if port.port not in self.tcp_ports}
+        try:
+            return proxy.served({port.target for port in ports} - others)
+        except KubectlError:
+            return None
 
     def answered(self, proxy: Proxy) -> Counter[str]:
         """Version → the requests, or connections, that one proxy has sent to its pods, by whatever rule.

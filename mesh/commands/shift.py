@@ -176,6 +176,10 @@ def _shift(
         restarts = {version: pods.restarts for version, pods in live.pods(live.look()).items()}
         watch = Watch(shift.gate, seconds(shift.interval), probes, url_of(live, path), caller, restarts)
         say(f"the gate needs {requests_needed(shift.gate)} requests or more of the new version at each step")
+        for version in _mirrored(live, rising(plan.start, plan.aim)):
+            say(
+                f"copies that are mirrored to {version} count like its requests: its callers' proxies tell no difference"
+            )
     text = edit.read(driver.file)
     message = message or f"{live.name}: {described(plan.start)} → {described(plan.aim)}"
     journal.begin(live.name, plan.start, plan.aim, text)
@@ -209,6 +213,14 @@ def _shift(
             }
         )
     return cli.Exit.BUSY if world.busy else EXIT[outcome]
+
+
+def _mirrored(live: LiveService, new: Sequence[str]) -> list[str]:
+    """Those of the `new` versions that get copies among what is counted; Istio's metrics leave these out."""
+    rule = live.config.routing[live.name]
+    mirrors = [one.mirror for one in (rule, *rule.match) if one.mirror and one.mirror.percentage]
+    copied = {mirror.version for mirror in mirrors}
+    return [] if live.config.mesh.prometheus else [version for version in new if version in copied]
 
 
 def _take_back(driver: Stack, journal: Journal, say: Callable[[str], None]) -> int:

@@ -8,10 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from config.routing import Gate
-from mesh.cluster.envoy import Proxy
 from mesh.cluster.metrics import metrics_of
 from mesh.cluster.probe import Caller
-from mesh.cluster.service import LiveService
+from mesh.cluster.service import LiveService, Server
 from mesh.shift.plan import Weights
 from mesh.traffic.counts import Meter, Place, Places, Snapshot, Traffic, parts, whole
 from mesh.traffic.gate import Finding, Verdict, decide, verdict
@@ -87,7 +86,7 @@ class Watcher:
             self._say(f"  {finding.version} {finding.criterion}: {finding.verdict.value}, {finding.text}")
         return result
 
-    def _snapshot(self, servers: Mapping[Proxy, tuple[str, str]]) -> Snapshot:
+    def _snapshot(self, servers: Sequence[Server]) -> Snapshot:
         """What the callers have counted, and beside it the pods: of callers whose proxies do not keep it nobody else
         knows that their answers were cut short."""
         return {**metrics_of(self._live).snapshot(), **self._live.served(servers)}

@@ -177,9 +177,7 @@ def _shift(
         watch = Watch(shift.gate, seconds(shift.interval), probes, url_of(live, path), caller, restarts)
         say(f"the gate needs {requests_needed(shift.gate)} requests or more of the new version at each step")
         for version in _mirrored(live, rising(plan.start, plan.aim)):
-            say(
-                f"copies that are mirrored to {version} count like its requests: its callers' proxies tell no difference"
-            )
+            say(f"copies that are mirrored to {version} count like its requests: the proxies tell no difference")
     text = edit.read(driver.file)
     message = message or f"{live.name}: {described(plan.start)} → {described(plan.aim)}"
     journal.begin(live.name, plan.start, plan.aim, text)

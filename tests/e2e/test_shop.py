@@ -9,7 +9,7 @@ import json
 import signal
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import pytest
 import yaml
@@ -230,19 +230,21 @@ def test_a_version_goes_after_what_any_caller_has_in_flight_to_it(
     kubectl.run("wait", "pod/bare", "--namespace=default", "--for=condition=Ready", timeout=60)
     try:
         defaults.write_text(yaml.safe_dump(document))
-        shop.file.write_text(text.replace("stable: 95", "stable: 0").replace("canary: 5", "canary: 100"))
+        # A copy is in flight, too, as long as it takes.
+        plain = text.replace("      mirror: {version: canary, percentage: 100}\n", "")
+        shop.file.write_text(plain.replace("stable: 95", "stable: 0").replace("canary: 5", "canary: 100"))
         shop.up()
         (pod,) = kubectl.items("pods", f"--namespace={NAMESPACE}", "--selector=app=catalog,version=canary")
-        clerk, stranger = ("--namespace=office", "deployment/clerk"), ("--namespace=default", "bare")
+        clerk = "--namespace=office", "deployment/clerk", "--container=clerk"
+        stranger = "--namespace=default", "bare"
+        eventually(lambda: streams.held(kubectl, clerk, "catalog.shop", 0, "answer")[0].cut == "")
         began = streams.held(kubectl, clerk, "catalog.shop", 40, "answer", "WebSocket")
         began += streams.held(kubectl, stranger, pod["status"]["podIP"], 40, "answer", "connection")
         time.sleep(3)
         del document["services"]["catalog"]["versions"]["canary"]
         defaults.write_text(yaml.safe_dump(document))
-        only = text.replace("stable: 95", "stable: 100").replace(
-            "        canary: 5   # with a copy of everything\n", ""
-        )
-        shop.file.write_text(only.replace("      mirror: {version: canary, percentage: 100}\n", ""))
+        rest = plain.replace("        canary: 5   # with a copy of everything\n", "")
+        shop.file.write_text(rest.replace("stable: 95", "stable: 100"))
         printed = shop.pulumi("up", "--yes", "--skip-preview")
         assert "canary of catalog: 4 in flight, with 60 seconds left to end" in printed
         assert [cut for held in began if (cut := held.cut)] == []
@@ -261,6 +263,13 @@ def test_destroy_refuses_while_others_live_in_its_namespace(shop: Stack, others:
     for name in ("Service shop/legacy", "Deployment shop/legacy-one", "Deployment shop/legacy-two"):
         assert name in refused.value.output
     assert changed(before, fields(kubectl)) == {}
+
+
+def eventually(check: Callable[[], bool], seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not check():
+        assert time.monotonic() < end
+        time.sleep(0.5)
 
 
 def wait_until_watched(stack: Stack, text: bytes, seconds: float = 60) -> None:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import atexit
 import json
+import os
+import signal
 import subprocess
 import threading
 import time
@@ -35,6 +37,8 @@ SECONDS = 20.0
 
 IDLE_SECONDS = 30.0
 """After so long nobody can tell whether what lies between here and the pod still keeps a port-forward."""
+
+_END_SECONDS = 5.0
 
 RIGHTS = "the rights get and create on pods/portforward"
 
@@ -73,10 +77,13 @@ class Pods:
         self.close()
 
     def close(self) -> None:
-        asyncio.run_coroutine_threadsafe(self._hang_up(), self._loop).result()
+        """Whatever is not over in time is left behind: no command waits at its end for what nobody needs any more."""
+        with suppress(TimeoutError):
+            asyncio.run_coroutine_threadsafe(self._hang_up(), self._loop).result(_END_SECONDS)
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        self._thread.join(_END_SECONDS)
+        if not self._thread.is_alive():
+            self._loop.close()
         _end(self._proxy)
 
     def get(self, questions: Sequence[Question]) -> list[bytes | KubectlError]:
@@ -275,7 +282,11 @@ def _serve(kubectl: Kubectl) -> tuple[Path, subprocess.Popen[bytes]]:
 
 
 def _end(proxy: subprocess.Popen[bytes]) -> None:
-    proxy.communicate()  # closes its stdin
+    try:
+        proxy.communicate(timeout=_END_SECONDS)  # closes its stdin
+    except subprocess.TimeoutExpired:
+        os.killpg(proxy.pid, signal.SIGKILL)  # it has a session of its own
+        proxy.wait()
 
 
 def _why(status: int, body: bytes) -> str:

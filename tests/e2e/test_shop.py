@@ -142,7 +142,7 @@ def test_connections_are_shifted_shown_and_verified_as_requests_are(
     verified = succeeds(shop.mesh("verify", "ledger", "-n", "700", "--from=office/clerk"))
     assert "700 connections from clerk-" in verified
     rows = json.loads(succeeds(shop.mesh("status", "ledger", "--json")))
-    assert [row["live"] for row in rows] == [50, 50] and rows[0]["callers"] == rows[0]["callersAsDeclared"] > 15
+    assert [row["live"] for row in rows] == [50, 50] and rows[0]["proxies"] == rows[0]["proxiesInSync"] > 15
     assert 0.4 < rows[0]["measured"] < 0.6
     succeeds(shop.mesh("shift", "ledger", "v1=80", "--now"))
     assert shop.file.read_text() == text

@@ -112,6 +112,7 @@ def test_status_shows_what_is_declared_live_and_measured(stack: Stack, kubectl: 
         kubectl.run("patch", *rule, "--type=json", f"--patch={json.dumps(patch)}")
 
     edit(60)
+    wait_until_enforced(kubectl, NAMESPACE, {"v1": 60, "v2": 40})
     try:
         assert {version: (row["live"], row["differs"]) for version, row in status(1).items()} == {
             "v1": (60, True),

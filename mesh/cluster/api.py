@@ -1,4 +1,4 @@
-"""Questions by HTTP to single pods, many side by side and without a process for each.
+"""Questions by HTTP to single pods, many side by side and without a process for each, and the list of the pods.
 
 They go through port-forwards as websockets, and these through one `kubectl proxy`, which knows every kind of
 authentication and listens on a socket that nobody else can reach.
@@ -12,15 +12,18 @@ import atexit
 import json
 import os
 import signal
+import socket
 import subprocess
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
+from urllib.parse import urlencode
 
 import h11
 from websockets.asyncio.client import ClientConnection, unix_connect
@@ -42,7 +45,11 @@ _END_SECONDS = 5.0
 
 RIGHTS = "the rights get and create on pods/portforward"
 
-_FORWARDS = "^/api/v1/namespaces/[^/]+/pods/[^/]+/portforward$"
+PAGE = 200
+"""How many pods are listed at a time: thousands in one piece would take hundreds of MiB."""
+
+_LIST = "/api/v1/pods"
+_FORWARDS = "/api/v1/namespaces/[^/]+/pods/[^/]+/portforward"
 _PROTOCOL = Subprotocol("v4.channel.k8s.io")
 _DATA = 0  # the other channel has an error, if any
 # Whatever ends this process closes its end of the pipe, and with that goes the proxy, and the folder, which is $0.
@@ -93,6 +100,30 @@ class Pods:
             return answers.result()
         finally:
             answers.cancel()  # after Ctrl-C nobody waits for them
+
+    def labelled(self, selector: str) -> Iterator[dict[str, Any]]:
+        """The pods of all namespaces with these labels, which kubectl takes far longer for. Raises `KubectlError`."""
+        query = {"labelSelector": selector, "limit": str(PAGE)}
+        while True:
+            page = self._page(f"{_LIST}?{urlencode(query)}")
+            yield from page["items"]
+            if not (following := page["metadata"].get("continue")):
+                return
+            query["continue"] = following
+
+    def _page(self, path: str) -> Any:
+        connection = _OverSocket(self._socket)
+        try:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            status, body = answer.status, answer.read()
+        except (OSError, HTTPException) as error:
+            raise KubectlError(f"the pods cannot be listed: {str(error) or type(error).__name__}") from None
+        finally:
+            connection.close()
+        if status != HTTPStatus.OK:
+            raise KubectlError(_said(status, body))
+        return json.loads(body)
 
     async def _answers(self, questions: Sequence[Question]) -> list[bytes | KubectlError]:
         # Those to the same port go one after the other, by the same port-forward.
@@ -168,6 +199,19 @@ _shared: dict[Kubectl, Pods] = {}
 _sharing = threading.Lock()
 
 
+class _OverSocket(HTTPConnection):
+    """A connection to kubectl's proxy."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=60)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
 class _ClosedError(Exception):
     """The stream has ended; the message is why."""
 
@@ -182,9 +226,9 @@ class _Forward:
     https://github.com/kubernetes/kubernetes/blob/master/staging/src/k8s.io/kubelet/pkg/cri/streaming/portforward/websocket.go
     """
 
-    def __init__(self, socket: ClientConnection) -> None:
+    def __init__(self, websocket: ClientConnection) -> None:
         self.used = time.monotonic()
-        self._socket = socket
+        self._socket = websocket
         self._opened: set[int] = set()
         self._http = h11.Connection(h11.CLIENT)
 
@@ -264,8 +308,8 @@ class _Forward:
 def _serve(kubectl: Kubectl) -> tuple[Path, subprocess.Popen[bytes]]:
     """The socket of a `kubectl proxy`, in a folder of this user alone. Raises `KubectlError`."""
     folder = Path(mkdtemp(prefix="mesh-"))
-    socket, log = folder / "api", folder / "log"
-    command = kubectl.command("proxy", f"--unix-socket={socket}", f"--accept-paths={_FORWARDS}")
+    address, log = folder / "api", folder / "log"
+    command = kubectl.command("proxy", f"--unix-socket={address}", f"--accept-paths=^{_FORWARDS}$,^{_LIST}$")
     with log.open("wb") as errors:
         proxy = subprocess.Popen(
             ["sh", "-c", _WHILE_WE_LIVE, str(folder), *command],
@@ -275,7 +319,7 @@ def _serve(kubectl: Kubectl) -> tuple[Path, subprocess.Popen[bytes]]:
             start_new_session=True,  # Ctrl-C is for us, and we may have questions yet
         )
     if proxy.stdout and proxy.stdout.readline():  # it says where it listens
-        return socket, proxy
+        return address, proxy
     said = log.read_text().strip()
     _end(proxy)
     raise KubectlError(said or "kubectl proxy ended at once")
@@ -291,11 +335,15 @@ def _end(proxy: subprocess.Popen[bytes]) -> None:
 
 def _why(status: int, body: bytes) -> str:
     """What the API server said against a port-forward, with the way out where it is a matter of rights."""
-    try:
-        said = json.loads(body)["message"]
-    except (ValueError, KeyError, TypeError):
-        said = _beginning(body) or f"status {status}"
+    said = _said(status, body)
     return f"{said.rstrip(': ')}; asking a pod takes {RIGHTS}" if status == HTTPStatus.FORBIDDEN else said
+
+
+def _said(status: int, body: bytes) -> str:
+    try:
+        return str(json.loads(body)["message"])
+    except (ValueError, KeyError, TypeError):
+        return _beginning(body) or f"status {status}"
 
 
 def _beginning(text: bytes | bytearray) -> str:

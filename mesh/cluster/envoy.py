@@ -193,9 +193,10 @@ class Counters:
 
 def proxies(kubectl: Kubectl, namespace: str = "") -> list[Proxy]:
     """The running proxies: the sidecars of one namespace, or all of the mesh, gateways included."""
+    if namespace:
+        return running(kubectl, kubectl.items("pods", f"--namespace={namespace}"))
     # Istio labels what it injects, which spares the cluster a list of all its pods.
-    where = [f"--namespace={namespace}"] if namespace else ["--all-namespaces", f"--selector={_INJECTED}"]
-    return running(kubectl, kubectl.items("pods", *where))
+    return running(kubectl, api.pods(kubectl).labelled(_INJECTED))
 
 
 def running(kubectl: Kubectl, pods: Iterable[Mapping[str, Any]]) -> list[Proxy]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -73,11 +73,10 @@ class Istiods:
     @classmethod
     def find(cls, kubectl: Kubectl) -> Istiods:
         """Raises `KubectlError`."""
-        found = kubectl.items("pods", "--all-namespaces", "--selector=app=istiod")
-        return cls.among(kubectl, found)
+        return cls.among(kubectl, api.pods(kubectl).labelled("app=istiod"))
 
     @classmethod
-    def among(cls, kubectl: Kubectl, pods: Sequence[Mapping[str, Any]]) -> Istiods:
+    def among(cls, kubectl: Kubectl, pods: Iterable[Mapping[str, Any]]) -> Istiods:
         running = [
             (pod["metadata"]["name"], pod["metadata"]["namespace"])
             for pod in pods

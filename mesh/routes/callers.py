@@ -126,10 +126,13 @@ def read(kubectl: Kubectl) -> Callers:
     """By one question for the pods and one to each istiod. Raises `KubectlError`."""
     with ThreadPoolExecutor() as pool:
         asking = pool.submit(_connections, kubectl)
-        pods = kubectl.items("pods", "--all-namespaces", f"--selector={INJECTED}")
+        there: set[tuple[str, str]] = set()
+        found: list[Known] = []
+        for pod in api.pods(kubectl).labelled(INJECTED):
+            there.add((pod["metadata"]["name"], pod["metadata"]["namespace"]))
+            found += [_known(pod, proxy) for proxy in envoy.running(kubectl, [pod])]
         istiods, connections, silence = asking.result()
-    known = [_known(pod, proxy, connections) for pod in pods for proxy in envoy.running(kubectl, [pod])]
-    there = {(pod["metadata"]["name"], pod["metadata"]["namespace"]) for pod in pods}
+    known = [replace(one, connection=connections.get(one.key)) for one in found]
     elsewhere = [one for key, one in connections.items() if key not in there]
     if elsewhere and istiods:
         try:
@@ -154,13 +157,13 @@ def _connections(kubectl: Kubectl) -> tuple[Istiods | None, Mapping[tuple[str, s
         return None, {}, f"istiod cannot be asked: {str(error).splitlines()[-1] if str(error) else error}"
 
 
-def _known(pod: Mapping[str, Any], proxy: Proxy, connections: Mapping[tuple[str, str], Connection]) -> Known:
+def _known(pod: Mapping[str, Any], proxy: Proxy) -> Known:
     labels = labels_of(pod)
     caller = Caller(proxy.namespace, proxy.pod, labels, proxy.is_gateway)
     shared = frozenset((key, value) for key, value in labels.items() if key not in _OWN_LABELS)
     revision = annotations_of(pod).get("istio.io/rev", "")
     template = (proxy.namespace, shared, revision)
-    return Known(caller, proxy, connections.get((proxy.pod, proxy.namespace)), template)
+    return Known(caller, proxy, None, template)
 
 
 def _without_pod(connection: Connection, labels: Mapping[str, str]) -> Known:

@@ -76,3 +76,11 @@ def test_what_fails_for_one_pod_is_its_error_alone(kubectl: Kubectl, healthy: Qu
     assert 'pods "nobody" not found' in nobody
     assert "connection refused" in closed
     assert "/nothing was answered with 404" in nothing
+
+
+def test_pods_are_listed_as_kubectl_lists_them(kubectl: Kubectl) -> None:
+    with Pods(kubectl) as pods:
+        listed = [pod["metadata"]["name"] for pod in pods.labelled("k8s-app=kube-dns")]
+    assert listed == [
+        pod["metadata"]["name"] for pod in kubectl.items("pods", "--all-namespaces", "--selector=k8s-app=kube-dns")
+    ]

@@ -8,9 +8,10 @@ import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
+from urllib.parse import parse_qsl
 
 import h11
 from websockets.asyncio.server import ServerConnection, serve
@@ -27,7 +28,7 @@ _WHERE = re.compile(r"/api/v1/namespaces/(?P<namespace>[^/]+)/pods/(?P<pod>[^/]+
 class StandIn:
     """An API server that knows nothing but port-forwards, to pods that tell what they were asked, or by name do worse.
 
-    `piece` is how many bytes one message has at most.
+    `piece` is how many bytes one message has at most; it lists as many pods as `listed`.
     """
 
     piece: int = 4096
@@ -35,14 +36,28 @@ class StandIn:
     together: int = 0
     most: int = 0
     body: bytes = b""
+    listed: int = 0
+    lists: list[dict[str, str]] = field(default_factory=list)
 
     def refuse(self, socket: ServerConnection, request: Request) -> Response | None:
+        if request.path.startswith("/api/v1/pods?"):
+            return self._list(socket, dict(parse_qsl(request.path.partition("?")[2])))
         pod = self._where(request)["pod"]
         if pod == "gone":
             return socket.respond(HTTPStatus.NOT_FOUND, json.dumps({"message": 'pods "gone" not found'}))
         if pod == "forbidden":
             return socket.respond(HTTPStatus.FORBIDDEN, json.dumps({"message": 'pods "forbidden" is forbidden: '}))
         return None
+
+    def _list(self, socket: ServerConnection, query: dict[str, str]) -> Response:
+        if query["labelSelector"] == "forbidden":
+            return socket.respond(HTTPStatus.FORBIDDEN, json.dumps({"message": "pods is forbidden"}))
+        self.lists.append(query)
+        first = int(query.get("continue", "0"))
+        after = first + int(query["limit"])
+        more = {"continue": str(after)} if after < self.listed else {}
+        items = [{"metadata": {"name": f"pod-{number}"}} for number in range(first, min(after, self.listed))]
+        return socket.respond(HTTPStatus.OK, json.dumps({"metadata": more, "items": items}))
 
     async def forward(self, socket: ServerConnection) -> None:
         assert socket.request

@@ -170,6 +170,24 @@ def test_nothing_but_port_forwards_passes_through_the_socket(pods: Pods) -> None
     connection.close()
 
 
+@pytest.mark.parametrize("count", [0, 1, 200, 201, 1000])
+def test_pods_are_listed_by_pages(pods: Pods, server: StandIn, count: int) -> None:
+    server.listed = count
+    assert [pod["metadata"]["name"] for pod in pods.labelled("app=a b")] == [f"pod-{number}" for number in range(count)]
+    assert {query["labelSelector"] for query in server.lists} == {"app=a b"}
+    assert len(server.lists) == max(1, -(-count // api.PAGE))
+
+
+def test_a_list_that_is_refused_says_why(kubectl: Kubectl, tmp_path: Path) -> None:
+    with Pods(kubectl) as pods, pytest.raises(KubectlError, match=r"^pods is forbidden$"):
+        [*pods.labelled("forbidden")]
+    config = json.loads((tmp_path / "kubeconfig").read_text())
+    config["clusters"][0]["cluster"]["server"] = "http://127.0.0.1:1"
+    (tmp_path / "kubeconfig").write_text(json.dumps(config))
+    with Pods(kubectl) as pods, pytest.raises(KubectlError, match="connection refused"):
+        [*pods.labelled("any")]
+
+
 def test_everything_in_one_process_shares_them(kubectl: Kubectl) -> None:
     assert api.pods(kubectl) is api.pods(Kubectl(kubectl.context, kubectl.kubeconfig))
     assert api.pods(kubectl).get([asked("good")]) == [b"shop good 15000 /stats"]

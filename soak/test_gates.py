@@ -16,6 +16,7 @@ from tests.e2e.test_gate import (
     BAD,
     CLOSING,
     LEDGER,
+    PATIENT,
     RPC,
     SEARCH,
     clerk,
@@ -73,7 +74,7 @@ def test_good_versions(
     if number == 0:
         shop.configure(serving(cluster, server()))
         shop.up()
-    with Calling(kubectl, *CALLERS[service]) as calling:
+    with Calling(kubectl, *PATIENT[service]) as calling:
         done = shop.mesh("shift", service, f"{version}=80", "--steps=50,100", "--interval=20s")
         back = shop.mesh("shift", service, f"{version}=0", "--now")
     record_property("requests", sum(calling.ended.values()))

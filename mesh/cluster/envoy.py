@@ -255,7 +255,7 @@ def _of_requests(statistic: str, value: Any) -> Traffic:
     """https://www.envoyproxy.io/docs/envoy/latest/configuration/upstream/cluster_manager/cluster_stats"""
     match statistic:
         case "upstream_cx_none_healthy" | "upstream_rq_pending_overflow":  # no endpoint was asked
-            return Traffic(begun=value, failed=value)
+            return Traffic(begun=value, failed=value, unconnected=value)
         case "upstream_rq_cancelled":  # given up while it waited for a connection
             return Traffic(begun=value, abandoned=value)
         case "upstream_cx_destroy_local_with_active_rq" | "upstream_rq_tx_reset":  # HTTP/1, HTTP/2

@@ -116,7 +116,7 @@ ACTIVE: Seen = {"rq_total": 30, "rq_success": 20, "rq_active": 10}, {}
         (REFUSED, True, {"unconnected": 60, "bad": 60}),
         (REFUSED, False, {"unconnected": 60, "bad": 60}),
         (DEAF, True, {"given_up": 20, "bad": 20}),
-        (NOBODY, True, {"bad": 20}),
+        (NOBODY, True, {"unconnected": 20, "bad": 20}),
         (HEADERS, True, {"bad": 13}),
         (HEADERS, False, {"bad": 13}),
         (EARLY, True, {"cut": 14, "bad": 14}),

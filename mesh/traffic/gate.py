@@ -71,7 +71,7 @@ def decide(
     if unheard := _unheard(version, "", new, old, before or Traffic(), surely, final):
         return [unheard]
     findings = [_judged(version, limit, gate, confidence, surely, final) for limit in _limits(new, old, gate, surely)]
-    findings += [finding for part in parts for finding in _partial(version, part, gate, surely, final)]
+    findings += [finding for part in parts for finding in _partial(version, part, gate, surely)]
     findings += [
         Finding(version, criterion, Verdict.UNDECIDED, text) for criterion, text in _unknown(new, old, gate, confidence)
     ]
@@ -119,9 +119,9 @@ def _unheard(
     return Finding(version, _of("answers", part), Verdict.FAIL, text)
 
 
-def _partial(version: str, part: Part, gate: Gate, surely: float, final: bool) -> Iterator[Finding]:
+def _partial(version: str, part: Part, gate: Gate, surely: float) -> Iterator[Finding]:
     """Failures of a part of the traffic, if they are more than the limit allows, and than the old version has there."""
-    if unheard := _unheard(version, part.name, part.new, part.old, part.before, surely, final):
+    if unheard := _unheard(version, part.name, part.new, part.old, part.before, surely, final=False):
         yield unheard
     elif gate.success_rate and part.new.attempts:
         limit, (_, over) = 1 - gate.success_rate / 100, _over(part.new, part.old, surely)

@@ -184,6 +184,15 @@ def test_a_caller_that_fares_as_badly_with_the_old_version_is_no_reason() -> Non
     assert verdict(findings(total(new.values()), of=tuple(parts(new, old, {}, {})))) is not Verdict.FAIL
 
 
+def test_one_request_of_a_caller_that_gave_up_is_no_verdict_on_all() -> None:
+    new = {Place(*WEB, 80): Traffic(970, begun=970), Place(*CLERK, 80): Traffic(begun=1)}
+    found = findings(whole(new), final=True, of=tuple(parts(new, {Place(*WEB, 80): OLD}, {}, {})))
+    assert verdict(found) is Verdict.PASS
+    many = {**new, Place(*CLERK, 80): Traffic(begun=12)}
+    found = findings(whole(many), of=tuple(parts(many, {Place(*WEB, 80): OLD}, {}, {})))
+    assert words(found).startswith("answers for office/clerk: callers tried and nobody answered")
+
+
 def test_of_one_caller_and_one_pod_there_are_no_parts() -> None:
     new = {Place(*WEB, 80, "a"): Traffic(5), Place(*WEB, 80): Traffic(retried=1)}
     assert parts(new, {}, {}, {}) == []

@@ -147,38 +147,36 @@ def _over(new: Traffic, old: Traffic, surely: float) -> tuple[int, int]:
 
 
 def _limits(new: Traffic, old: Traffic, gate: Gate, sure: float) -> Iterator[_Limit]:
-    attempts, bad = new.attempts, new.bad
+    attempts, (over, surely_over) = new.attempts, _over(new, old, sure)
+    usual = f"; as {_percent(old.too_late / old.attempts)} of the old version's are too late" if old.too_late else ""
+    counting = f"{usual}, {over} of them count" if usual else ""
     if gate.success_rate:
-        allowed = f"at most {_percent(1 - gate.success_rate / 100)} may"
-        over, surely_over = _over(new, old, sure)
-        if old.too_late:
-            usual = f"{_percent(old.too_late / old.attempts)} of the old version's are too late"
-            allowed += f"; as {usual}, {over} of them count"
-        what = f"{_failed(new)}, {allowed}"
-        yield _Limit("success rate", 1 - gate.success_rate / 100, attempts, over, surely_over, what, proof=True)
+        allowed = 1 - gate.success_rate / 100
+        what = f"{_failed(new)}, at most {_percent(allowed)} may{counting}"
+        yield _Limit("success rate", allowed, attempts, over, surely_over, what, proof=True)
     if gate.baseline.success_rate < 100 and old.attempts:
-        share = old.bad / old.attempts
+        share = old.broken / old.attempts
         limit = min(1.0, share + gate.baseline.success_rate / 100)
-        what = f"{_failed(new)}, at most {_percent(limit)} may, as {_percent(share)} of the old version's did"
-        yield _Limit("success rate against the old version", limit, attempts, bad, bad, what, False)
+        what = f"{_failed(new)}, at most {_percent(limit)} may, as {_percent(share)} of the old version's did{counting}"
+        yield _Limit("success rate against the old version", limit, attempts, over, surely_over, what, False)
     for name, quantile in QUANTILES.items():
         if not new.timed:
             continue
         if (text := getattr(gate.latency, name)) is not None:
             most = 1000 * seconds(text)
             # Envoy counts by bounds: at the one below it is too strict, at the one above too lenient.
-            over = new.slower[max(bound for bound in new.slower if bound <= most)]
+            slow = new.slower[max(bound for bound in new.slower if bound <= most)]
             surely = max((new.slower[bound] for bound in new.slower if bound >= most), default=0)
-            what = f"{_took(over, new, most)}, at most {_percent(1 - quantile)} may"
-            yield _Limit(name, 1 - quantile, new.timed, over, surely, what, proof=True)
+            what = f"{_took(slow, new, most)}, at most {_percent(1 - quantile)} may"
+            yield _Limit(name, 1 - quantile, new.timed, slow, surely, what, proof=True)
         times, reference = getattr(gate.baseline, name), old.quantile(quantile)
         if times and reference is not None:
             most = max(times * reference, NOISE)
             most = min((bound for bound in new.slower if bound >= most), default=most)
-            over = new.slower.get(most, 0)
-            what = f"{_took(over, new, most)}, at most {_percent(1 - quantile)} may"
+            slow = new.slower.get(most, 0)
+            what = f"{_took(slow, new, most)}, at most {_percent(1 - quantile)} may"
             what += f", as the old version's {name} is {reference:.1f} ms"
-            yield _Limit(f"{name} against the old version", 1 - quantile, new.timed, over, over, what, proof=False)
+            yield _Limit(f"{name} against the old version", 1 - quantile, new.timed, slow, slow, what, proof=False)
 
 
 def _judged(version: str, limit: _Limit, gate: Gate, confidence: float, surely: float, final: bool) -> Finding:

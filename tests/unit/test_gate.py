@@ -142,6 +142,9 @@ def test_callers_that_give_up_with_the_old_version_as_often_are_no_reason() -> N
     """As where each stream ends by its caller."""
     old = Traffic(2000, begun=2000, abandoned=600)
     assert judged(Traffic(400, begun=400, abandoned=121), old, final=True) is Verdict.PASS
+    gate = Gate(baseline=Baseline(success_rate=1, p99=0))
+    found = decide("v2", Traffic(400, begun=400, abandoned=130), old, gate, LOOKS, True)
+    assert verdict(found) is Verdict.PASS and "30 % of the old version's are too late, 0 of them count" in found[1].text
     assert judged(Traffic(400, begun=400, abandoned=390), old) is Verdict.FAIL
     assert judged(Traffic(300, 100, begun=400, abandoned=90), old) is Verdict.FAIL  # errors are no habit of callers
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from localcluster import EmbeddedCluster, build
+from localcluster import ClusterError, EmbeddedCluster, build
 from localcluster.images import HUB, Image, write_archive
 from mesh.cluster.kubectl import Kubectl
 
@@ -46,8 +46,11 @@ def provide(cluster: EmbeddedCluster) -> None:
         IMAGE.removeprefix(f"{HUB}/"), {"usr/local/bin/calls": binary}, {"Cmd": ["nginx", "-g", "daemon off;"]}
     )
     write_archive(archive, build.debian(), [image])
+    take = ("ctr", "--namespace=k8s.io", "images", "import", "--all-platforms", "/calls.tar")
     try:
-        cluster.execute("ctr", "--namespace=k8s.io", "images", "import", "--all-platforms", "/calls.tar")
+        cluster.execute(*take)
+    except ClusterError:  # once seen on a node that had only just come up: a layer was not read to its end
+        cluster.execute(*take)
     finally:
         Path(archive).unlink()
 

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 from .given import ROOT
 
@@ -24,6 +29,8 @@ ROOMS = (
 )
 """The rooms of `mesh/` from the ground up: each may use those below it, and of its own floor none."""
 
+# What such commands are given.
+GIVEN = [f"MESH_{name}" for name in ("CONTEXT", "KUBECONFIG", "NAMESPACE", "OWNER", "PURGE")]
 # A room that needs another one of its own floor.
 BESIDE = {("recover", "drift"), ("report", "declared")}
 # By their name alone: the program of a stack, which runs them.
@@ -75,3 +82,24 @@ def test_folders_use_only_what_the_architecture_allows() -> None:
         for file in (ROOT / folder).rglob("*.py"):
             used = {name.partition(".")[0] for name in imported(file)} & folders
             assert used <= allowed, f"{file.relative_to(ROOT)} uses {used - allowed}"
+
+
+@pytest.mark.parametrize("module", ["wait", "purge", "nodes"])
+def test_what_live_states_have_as_commands_stays_where_it_is(module: str) -> None:
+    """`python -m mesh.wait` and its like run again when a stack of an earlier version is changed or destroyed."""
+    done = subprocess.run(
+        [sys.executable, "-m", f"mesh.{module}", "nothing-of-the-kind"],
+        cwd=ROOT,
+        env={**os.environ, **dict.fromkeys(GIVEN, "")},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode and ("nothing-of-the-kind" in done.stderr or "usage: " in done.stderr), done.stderr
+
+
+def test_what_older_checkouts_are_asked_by_stays_where_it_is() -> None:
+    """`mesh diff --against` imports this of the other checkout, whichever of the two is older."""
+    assert "from mesh.declared import declared" in (ROOT / "mesh" / "report" / "snapshot.py").read_text()
+    assert (ROOT / "mesh" / "declared.py").is_file()

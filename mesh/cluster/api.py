@@ -53,7 +53,7 @@ _FORWARDS = "/api/v1/namespaces/[^/]+/pods/[^/]+/portforward"
 _PROTOCOL = Subprotocol("v4.channel.k8s.io")
 _DATA = 0  # the other channel has an error, if any
 # Whatever ends this process closes its end of the pipe, and with that goes the proxy, and the folder, which is $0.
-_WHILE_WE_LIVE = '"$@" & exec >&- 2>&-; read -r _; kill $!; wait; rm -r "$0"'
+_WHILE_WE_LIVE = '"$@" & exec >&- 2>&-; read -r _; kill -9 $!; wait; rm -r "$0"'
 
 
 class Question(NamedTuple):

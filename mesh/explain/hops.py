@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mesh.explain import caller, outside, server, way
+from mesh.explain import caller, outside, problems, server, way
 from mesh.explain.live import Snapshot
 from mesh.explain.model import Branch, Hop, Path, Server, Step
 from mesh.explain.way import Way
@@ -93,8 +93,8 @@ def _notes(snapshot: Snapshot, found: Way | None) -> Iterator[str]:
     if found and found.table and found.default:
         has = {way.label(each.cluster): round(each.share * 100) for each in found.default.destinations if each.share}
         wanted = {version: weight for version, weight in snapshot.weights.items() if weight}
-        # Where the proxy does not do as the rule says no `pulumi up` mends it, and the route has told what would.
-        if wanted and has != wanted and not snapshot.decided:
+        # No `pulumi up` mends what another object decides, or a proxy that is late.
+        if wanted and has != wanted and problems.ruled(snapshot) != wanted:
             told = ", ".join(f"{version} {weight} %" for version, weight in wanted.items())
             yield f"the stack {snapshot.stack} declares {told}, the proxy has another split: `pulumi up` mends it"
     if snapshot.mesh and not snapshot.istiod_ready:

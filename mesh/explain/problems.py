@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import names
 from mesh.cluster import dump
 from mesh.cluster.dump import Dump, Host, Json
 from mesh.explain import way
@@ -97,6 +98,15 @@ def _behind(snapshot: Snapshot, found: Way) -> Iterator[Problem]:
                         f"{_shown(has)}",
                         _WAIT + _if_istiod_is_down(snapshot),
                     )
+
+
+def ruled(snapshot: Snapshot) -> dict[str, int] | None:
+    """What the service's own rule in the cluster says of ordinary requests; None where there is none."""
+    for rule in snapshot.rules_of("VirtualService"):
+        for http in rule["spec"].get("http", []):
+            if http.get("name") == names.route(snapshot.service):
+                return _weights(http)
+    return None
 
 
 def _weights(http: Json) -> dict[str, int]:

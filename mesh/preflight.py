@@ -112,7 +112,8 @@ def _decided(kubectl: Kubectl, config: StackConfig, owner: str) -> list[foresee.
     services = [expected(one) for one in rules.routed(config)]
     if not services:
         return []
-    return foresee.rivals(services, others.read(kubectl, config.mesh.namespace), owner, config.mesh.accept)
+    found = others.read(kubectl, config.mesh.namespace, _REQUEST_TIMEOUT, timeout=_TIMEOUT)
+    return foresee.rivals(services, found, owner, config.mesh.accept)
 
 
 def _copy_charts(config: StackConfig) -> None:

@@ -21,6 +21,7 @@ _KINDS: Final = (
     *(f"{kind}.networking.istio.io" for kind in ("virtualservices", "destinationrules", "sidecars", "envoyfilters")),
     *(f"{kind}.gateway.networking.k8s.io" for kind in ("httproutes", "grpcroutes", "tcproutes", "tlsroutes")),
 )
+_EVERYWHERE: Final = ("--all-namespaces", "--show-managed-fields")
 _NO_SUCH_KIND: Final = re.compile(r'have a resource type "(\w+)" in group "([\w.]+)"')
 _ROUTE_KINDS: Final = {"HTTPRoute", "GRPCRoute", "TCPRoute", "TLSRoute"}
 # What an EnvoyFilter patches when it changes where requests go, or how.
@@ -71,12 +72,12 @@ class Finding:
         return f"{', '.join(self.workloads)}: {self.what}{by}"
 
 
-def read(kubectl: Kubectl, root: str) -> Objects:
+def read(kubectl: Kubectl, root: str, *options: str, timeout: float = 60) -> Objects:
     """Of the kinds that the cluster has; none where they may not be read: then Envoy's word has to do."""
     kinds = [*_KINDS]
     while kinds:
         try:
-            return Objects(kubectl.items(",".join(kinds), "--all-namespaces", "--show-managed-fields"), root)
+            return Objects(kubectl.items(",".join(kinds), *_EVERYWHERE, *options, timeout=timeout), root)
         except KubectlError as error:
             unknown = _NO_SUCH_KIND.search(str(error))
             if not unknown:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
@@ -24,6 +25,7 @@ from mesh.traffic.weights import described, rising, without_zeros
 
 _CHANGES = "no changes were expected"
 """What Pulumi says of a preview with changes."""
+_ROLLOUT_SECONDS, _PAUSE = 5.0, 0.5
 
 
 class NotFitError(Exception):
@@ -74,6 +76,11 @@ def require_fit(driver: Stack, live: LiveService, plan: Plan, say: Callable[[str
         found = look(live.config, live.kubectl, [live.name], seen, known)[live.name]
     excepted = _excepted(live, found, say)
     unreached = {(caller.namespace, caller.name) for caller in excepted}
+    end = time.monotonic() + _ROLLOUT_SECONDS
+    while _is_rolling(live, seen, plan) and time.monotonic() < end:
+        # Pulumi is done when the new pods are there, and the old ones leave a moment later.
+        time.sleep(_PAUSE)
+        seen = live.look()
     pods, rollouts = live.pods(seen), live.rollouts(seen)
     for version in rising(plan.start, plan.aim):
         if not pods[version].ready:
@@ -89,6 +96,11 @@ def require_fit(driver: Stack, live: LiveService, plan: Plan, say: Callable[[str
             if not any(one.healthy and one.cluster.subset == version for one in some):
                 raise NotFitError(f"the proxy of {proxy.pod} knows no healthy pod of {live.name} {version}")
     return excepted
+
+
+def _is_rolling(live: LiveService, seen: Sequence[Object], plan: Plan) -> bool:
+    rollouts = live.rollouts(seen)
+    return any(not rollouts[version].failed for version in rising(plan.start, plan.aim) if version in rollouts)
 
 
 def _endpoints(live: LiveService, known: Callers) -> dict[Proxy, list[Endpoint]]:

@@ -247,11 +247,11 @@ def test_a_version_goes_after_what_any_caller_has_in_flight_to_it(
         rest = re.sub("        canary: [0-9]+.*\n", "", plain)
         shop.file.write_text(re.sub("stable: [0-9]+", "stable: 100", rest))
         printed = shop.pulumi("up", "--yes", "--skip-preview")
+        assert [cut for held in began if (cut := held.cut)] == []
         waited = re.search("canary of catalog: ([0-9]+) in flight, with ([0-9]+) seconds left to end", printed)
         told = "\n".join(line for line in printed.splitlines() if "canary" in line)
         # More may be in flight than what was begun here: the tests before this one have callers, too.
         assert waited and int(waited[1]) >= len(began) and int(waited[2]) > 50, told
-        assert [cut for held in began if (cut := held.cut)] == []
     finally:
         kubectl.run("delete", "pod", "bare", "--namespace=default", "--now")
         defaults.write_text(shared)

@@ -276,6 +276,11 @@ def test_what_the_demo_says_to_try_next_works(stack: Stack, config: dict[str, An
     for words in commands:
         own = [str(tmp_path / word) if "." in word else word for word in words if word not in ("--stack", "local")]
         done = stack.mesh(*own)
+        for _ in range(3):
+            if done.returncode != 3:
+                break
+            # The times of a busy machine may leave a gate undecided, which says to run it again.
+            done = stack.mesh(*own)
         assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "path.html").stat().st_size > 10_000
     assert "istio-sidecar-injector" in (tmp_path / "all.yaml").read_text()

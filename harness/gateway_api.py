@@ -28,6 +28,8 @@ def installed(kubectl: Kubectl) -> Iterator[None]:
         for kind in KINDS:
             name = f"customresourcedefinition/{kind}.gateway.networking.k8s.io"
             kubectl.run("wait", name, "--for=condition=Established", "--timeout=30s")
+        for name in ("istio", "istio-remote"):  # which istiod makes of its own accord
+            kubectl.run("wait", f"gatewayclass/{name}", "--for=create", "--timeout=60s", timeout=70)
         yield
     finally:
         kubectl.run("delete", "--ignore-not-found", *files, timeout=120)

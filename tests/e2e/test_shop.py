@@ -235,10 +235,11 @@ def test_a_version_goes_after_what_any_caller_has_in_flight_to_it(
         plain = text.replace("      mirror: {version: canary, percentage: 100}\n", "")
         shop.file.write_text(re.sub("canary: [0-9]+", "canary: 100", re.sub("stable: [0-9]+", "stable: 0", plain)))
         shop.up()
-        (pod,) = kubectl.items("pods", f"--namespace={NAMESPACE}", "--selector=app=catalog,version=canary")
         clerk = "--namespace=office", "deployment/clerk", "--container=clerk"
         stranger = "--namespace=default", "bare"
         eventually(lambda: streams.held(kubectl, clerk, "catalog.shop", 0, "answer")[0].cut == "")
+        # Only now is the pod the new one, which has the name of the one before it.
+        (pod,) = kubectl.items("pods", f"--namespace={NAMESPACE}", "--selector=app=catalog,version=canary")
         began = streams.held(kubectl, clerk, "catalog.shop", 40, "answer", "WebSocket")
         began += streams.held(kubectl, stranger, pod["status"]["podIP"], 40, "answer", "connection")
         time.sleep(3)

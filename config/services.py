@@ -238,6 +238,11 @@ class Service(Model):
         return tuple(name for name in self.versions if self.version(name).replicas == 0)
 
     @property
+    def tcp_ports(self) -> set[int]:
+        """The ports at which connections are split, not requests."""
+        return {port.port for name, port in self.ports.items() if port.traffic(name) == "tcp"}
+
+    @property
     def container_ports(self) -> dict[int, str]:
         """The ports at which the pods listen, by number. Several ports of the service may lead to one, and the first
         gives it its name."""

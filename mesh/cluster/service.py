@@ -128,9 +128,7 @@ class LiveService:
 
     @property
     def tcp_ports(self) -> set[int]:
-        """Those at which connections are split, not requests."""
-        ports = self.config.services[self.name].ports
-        return {port.port for name, port in ports.items() if port.traffic(name) == "tcp"}
+        return self.config.services[self.name].tcp_ports
 
     def counted(self, clients: Sequence[Proxy]) -> dict[Place, dict[str, Traffic]]:
         """Place → version → what was sent there; nothing from pods that went."""

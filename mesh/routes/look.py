@@ -58,7 +58,7 @@ def look(
     with ThreadPoolExecutor() as pool:
         addresses = pool.submit(_addresses, kubectl, config, wanted)
         known = known or callers.read(kubectl)
-        configs = known.configs(tcp={port for one in wanted for port in _tcp_ports(one)})
+        configs = known.configs(tcp={port for one in wanted for port in one.service.tcp_ports})
         there = [_service(one, found, addresses.result()) for one in wanted]
     differing = {declared.service: _differences(known, configs, rule or declared) for declared, rule in there}
     objects = Objects((), config.mesh.namespace)
@@ -70,10 +70,6 @@ def look(
         )
         for declared, rule in there
     }
-
-
-def _tcp_ports(one: Routed) -> set[int]:
-    return {port.port for name, port in one.service.ports.items() if port.traffic(name) == "tcp"}
 
 
 def service(config: StackConfig, kubectl: Kubectl, name: str, weights: Mapping[str, int]) -> Expected:
@@ -104,7 +100,7 @@ def _service(one: Routed, found: Sequence[Object], addresses: Mapping[str, str])
 
 def _addresses(kubectl: Kubectl, config: StackConfig, wanted: Sequence[Routed]) -> dict[str, str]:
     """Service → cluster IP, where a port needs it: Envoy's listeners for connections have no other name."""
-    if not any(map(_tcp_ports, wanted)):
+    if not any(one.service.tcp_ports for one in wanted):
         return {}
     items = kubectl.items("services", f"--namespace={config.namespace.name}")
     return {item["metadata"]["name"]: item["spec"].get("clusterIP", "") for item in items}

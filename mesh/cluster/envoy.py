@@ -21,7 +21,8 @@ from mesh.traffic.counts import Place, Traffic
 
 CONTAINER = "istio-proxy"
 ADMIN_PORT = 15000
-_INJECTED = "service.istio.io/canonical-name"
+INJECTED = "service.istio.io/canonical-name"
+"""Istio labels what it injects with the name of its workload, which spares the cluster a list of all its pods."""
 
 Answer = TypeVar("Answer")
 
@@ -137,7 +138,7 @@ class Proxy:
     @property
     def workload(self) -> str:
         """That the pod belongs to, by the name that Istio gives it."""
-        return f"{self.namespace}/{self.labels.get(_INJECTED, self.pod)}"
+        return f"{self.namespace}/{self.labels.get(INJECTED, self.pod)}"
 
     def counted(self, service: str, namespace: str, tcp: Collection[int]) -> dict[Place, dict[str, Traffic]]:
         """Place → subset → what was sent there; `tcp` are the ports at which connections count in place of requests.
@@ -195,8 +196,7 @@ def proxies(kubectl: Kubectl, namespace: str = "") -> list[Proxy]:
     """The running proxies: the sidecars of one namespace, or all of the mesh, gateways included."""
     if namespace:
         return running(kubectl, kubectl.items("pods", f"--namespace={namespace}"))
-    # Istio labels what it injects, which spares the cluster a list of all its pods.
-    return running(kubectl, api.pods(kubectl).labelled(_INJECTED))
+    return running(kubectl, api.pods(kubectl).labelled(INJECTED))
 
 
 def running(kubectl: Kubectl, pods: Iterable[Mapping[str, Any]]) -> list[Proxy]:

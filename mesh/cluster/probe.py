@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from config import StackConfig
-from mesh.cluster.envoy import CONTAINER, Proxy
+from mesh.cluster.envoy import CONTAINER, INJECTED, Proxy
 from mesh.cluster.kubectl import Kubectl, KubectlError
 
 _MARK = "mesh-probe-answer"
@@ -123,7 +123,7 @@ def _elsewhere(kubectl: Kubectl, namespace: str, workload: str) -> Iterator[Call
     """By the name of the workload as Istio's metrics have it, or by that of a pod."""
     for pod in kubectl.items("pods", f"--namespace={namespace}"):
         metadata = pod["metadata"]
-        names = {metadata["name"], metadata.get("labels", {}).get("service.istio.io/canonical-name")}
+        names = {metadata["name"], metadata.get("labels", {}).get(INJECTED)}
         if workload in names and _runs(pod):
             yield _caller(kubectl, pod)
 

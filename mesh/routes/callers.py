@@ -23,9 +23,6 @@ from mesh.cluster.kubectl import Kubectl, KubectlError
 from mesh.cluster.owners import annotations_of, labels_of
 from mesh.routes.model import Caller, Config, Connections, VirtualHost
 
-INJECTED = "service.istio.io/canonical-name"
-"""Istio labels what it injects, which spares the cluster a list of all its pods."""
-
 # What differs between pods of one template.
 _OWN_LABELS = frozenset({"statefulset.kubernetes.io/pod-name", "apps.kubernetes.io/pod-index"})
 _ROUTES = "/config_dump?resource=dynamic_route_configs&mask=route_config.name,route_config.virtual_hosts"
@@ -128,7 +125,7 @@ def read(kubectl: Kubectl) -> Callers:
         asking = pool.submit(_connections, kubectl)
         there: set[tuple[str, str]] = set()
         found: list[Known] = []
-        for pod in api.pods(kubectl).labelled(INJECTED):
+        for pod in api.pods(kubectl).labelled(envoy.INJECTED):
             there.add((pod["metadata"]["name"], pod["metadata"]["namespace"]))
             found += [_known(pod, proxy) for proxy in envoy.running(kubectl, [pod])]
         istiods, connections, silence = asking.result()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from mesh.cluster import dump
 from mesh.cluster.dump import Dump, Host, Resource, Route
+from mesh.cluster.envoy import Cluster
 from mesh.explain.live import Object, Snapshot
 
 
@@ -65,7 +66,8 @@ def _tcp_routes(listener: Resource) -> tuple[Route, ...]:
 
 def subset(cluster: str) -> str:
     """`outbound|9999|v1|bill-service.istio-demo.svc.cluster.local` → v1; '' for a cluster of all pods."""
-    return cluster.split("|")[2] if cluster.count("|") == 3 else ""
+    parsed = Cluster.parse(cluster)
+    return parsed.subset if parsed else ""
 
 
 def host(cluster: str) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 
 from config.types import seconds
 from mesh.cluster.dump import Route
+from mesh.cluster.envoy import Cluster
 from mesh.routes.model import Caller, Config, Difference, Expected, Kind, VirtualHost, by_version, percents, same
 
 
@@ -18,7 +19,7 @@ def differences(config: Config, caller: Caller, expected: Expected) -> list[Diff
 
 def sees(config: Config, expected: Expected) -> bool:
     """Whether the caller's proxy knows the service at all."""
-    return any(expected.is_host(name.rpartition("|")[2]) for name in config.clusters)
+    return any(_leads_to(name, expected) for name in config.clusters)
 
 
 def _in_mesh(config: Config, caller: Caller, expected: Expected) -> Iterator[Difference]:
@@ -88,12 +89,12 @@ def _route(route: Route, where: str, config: Config, expected: Expected) -> Iter
     if _seconds(timeout) != _seconds(limit):
         what = f"a timeout of {timeout} at {route.name}, {limit} by the rule"
         yield Difference(Kind.CHANGED, where, what, route.object, has)
-    mirrored = {cluster.split("|")[2] for cluster in route.mirrors if cluster.count("|") == 3}
+    mirrored = {cluster.subset for cluster in map(Cluster.parse, route.mirrors) if cluster}
     if mirrored != ({wanted.mirror} if wanted.mirror else set()):
         copies = ", ".join(sorted(mirrored)) or "nobody"
         what = f"copies to {copies} at {route.name}, to {wanted.mirror or 'nobody'} by the rule"
         yield Difference(Kind.LATE, where, what, route.object, has)
-    yield from _subsets([route], where, config, expected)
+    yield from _subsets(route, where, config, expected)
 
 
 def _connections(config: Config, port: int, expected: Expected) -> Iterator[Difference]:
@@ -102,9 +103,7 @@ def _connections(config: Config, port: int, expected: Expected) -> Iterator[Diff
         one.route
         for one in config.connections
         if one.port == port
-        and (
-            one.address == expected.address or any(expected.is_host(_host(to.cluster)) for to in one.route.destinations)
-        )
+        and (one.address == expected.address or any(_leads_to(to.cluster, expected) for to in one.route.destinations))
     ]
     if not found:
         yield Difference(Kind.ELSEWHERE, where, "its proxy has no rule for connections to this port")
@@ -115,18 +114,17 @@ def _connections(config: Config, port: int, expected: Expected) -> Iterator[Diff
         elif not same(has, expected.tcp[port]):
             yield Difference(Kind.LATE, where, percents(has), route.object, has)
         else:
-            yield from _subsets([route], where, config, expected)
+            yield from _subsets(route, where, config, expected)
 
 
-def _subsets(routes: Sequence[Route], where: str, config: Config, expected: Expected) -> Iterator[Difference]:
+def _subsets(route: Route, where: str, config: Config, expected: Expected) -> Iterator[Difference]:
     """Requests to a cluster that the proxy does not have fail with 503."""
-    for route in routes:
-        for to in route.destinations:
-            if to.share and to.cluster not in config.clusters and to.cluster.count("|") == 3:
-                _, port, subset, host = to.cluster.split("|")
-                decides = config.clusters.get(f"outbound|{port}||{host}", "")
-                what = f"its proxy does not know the subset {subset}: requests to it fail with 503"
-                yield Difference(Kind.NO_SUBSET, where, what, decides, by_version(route, expected))
+    for to in route.destinations:
+        cluster = Cluster.parse(to.cluster)
+        if cluster and to.share and to.cluster not in config.clusters:
+            decides = config.clusters.get(f"outbound|{cluster.port}||{cluster.host}", "")
+            what = f"its proxy does not know the subset {cluster.subset}: requests to it fail with 503"
+            yield Difference(Kind.NO_SUBSET, where, what, decides, by_version(route, expected))
 
 
 def _elsewhere(route: Route, where: str, expected: Expected) -> Difference:
@@ -146,5 +144,6 @@ def _seconds(limit: str) -> float:
     return float(decimal) if decimal.replace(".", "", 1).isdecimal() else seconds(limit)
 
 
-def _host(cluster: str) -> str:
-    return cluster.rpartition("|")[2]
+def _leads_to(name: str, expected: Expected) -> bool:
+    cluster = Cluster.parse(name)
+    return cluster is not None and expected.is_host(cluster.host)

@@ -11,7 +11,7 @@ import names
 from istio.rules import INGRESS_SELECTOR, Routed
 from istio.rules import Object as Rule
 from mesh.cluster.dump import Route
-from mesh.cluster.envoy import INJECTED
+from mesh.cluster.envoy import INJECTED, Cluster
 from mesh.traffic.weights import without_zeros
 
 Shares = Mapping[str, float]
@@ -201,8 +201,8 @@ def by_version(route: Route, service: Expected) -> dict[str, float]:
     found: dict[str, float] = {}
     for destination in route.destinations:
         if destination.share:
-            _, _, subset, host = [*destination.cluster.split("|"), "", "", ""][:4]
-            name = subset if service.is_host(host) else host or destination.cluster
+            to = Cluster.parse(destination.cluster)
+            name = destination.cluster if to is None else to.subset if service.is_host(to.host) else to.host
             found[name] = found.get(name, 0) + destination.share
     return found
 

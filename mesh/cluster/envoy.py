@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlencode
 
 from mesh.cluster import api
-from mesh.cluster.kubectl import Kubectl, KubectlError
+from mesh.cluster.kubectl import Kubectl
 from mesh.traffic.counts import Place, Traffic
 
 CONTAINER = "istio-proxy"
@@ -105,9 +105,7 @@ class Proxy:
         """GET of `path`, such as `stats`. Raises `KubectlError`."""
         target = f"/{path}?{urlencode(query)}" if query else f"/{path}"
         [answer] = api.pods(self.kubectl).get([api.Question(self.namespace, self.pod, self.port, target)])
-        if isinstance(answer, KubectlError):
-            raise answer
-        return answer.decode()
+        return api.said(answer).decode()
 
     def json(self, path: str, **query: str) -> Any:
         return json.loads(self.read(path, **query) or "{}")

@@ -83,7 +83,7 @@ def _concerned(item: Object, service: Expected, objects: Objects, rule: Object |
         case "EnvoyFilter" if any(
             others.changes_route(patch, service) for patch in item["spec"].get("configPatches", ())
         ):
-            return "all callers" if namespace == objects.root else own
+            return _ALL if namespace == objects.root else own
     return ""
 
 

@@ -84,17 +84,17 @@ def _route(route: Route, where: str, config: Config, expected: Expected) -> Iter
     """One of the rule's own."""
     wanted, has = expected.http[route.name], by_version(route, expected)
     if not same(has, wanted.shares):
-        yield Difference(Kind.LATE, where, f"{percents(has)} at {route.name}", route.object, has)
+        yield Difference(Kind.LATE, where, f"{percents(has)} at {route.name}", route.object)
     timeout, limit = route.fields.get("timeout", "none"), wanted.timeout or "none"
     if _seconds(timeout) != _seconds(limit):
         what = f"a timeout of {timeout} at {route.name}, {limit} by the rule"
-        yield Difference(Kind.CHANGED, where, what, route.object, has)
+        yield Difference(Kind.CHANGED, where, what, route.object)
     mirrored = {cluster.subset for cluster in map(Cluster.parse, route.mirrors) if cluster}
     if mirrored != ({wanted.mirror} if wanted.mirror else set()):
         copies = ", ".join(sorted(mirrored)) or "nobody"
         what = f"copies to {copies} at {route.name}, to {wanted.mirror or 'nobody'} by the rule"
-        yield Difference(Kind.LATE, where, what, route.object, has)
-    yield from _subsets(route, where, config, expected)
+        yield Difference(Kind.LATE, where, what, route.object)
+    yield from _subsets(route, where, config)
 
 
 def _connections(config: Config, port: int, expected: Expected) -> Iterator[Difference]:
@@ -112,19 +112,19 @@ def _connections(config: Config, port: int, expected: Expected) -> Iterator[Diff
         if route.object != expected.rule:
             yield _elsewhere(route, where, expected)
         elif not same(has, expected.tcp[port]):
-            yield Difference(Kind.LATE, where, percents(has), route.object, has)
+            yield Difference(Kind.LATE, where, percents(has), route.object)
         else:
-            yield from _subsets(route, where, config, expected)
+            yield from _subsets(route, where, config)
 
 
-def _subsets(route: Route, where: str, config: Config, expected: Expected) -> Iterator[Difference]:
+def _subsets(route: Route, where: str, config: Config) -> Iterator[Difference]:
     """Requests to a cluster that the proxy does not have fail with 503."""
     for to in route.destinations:
         cluster = Cluster.parse(to.cluster)
         if cluster and to.share and to.cluster not in config.clusters:
             decides = config.clusters.get(f"outbound|{cluster.port}||{cluster.host}", "")
             what = f"its proxy does not know the subset {cluster.subset}: requests to it fail with 503"
-            yield Difference(Kind.NO_SUBSET, where, what, decides, by_version(route, expected))
+            yield Difference(Kind.NO_SUBSET, where, what, decides)
 
 
 def _elsewhere(route: Route, where: str, expected: Expected) -> Difference:
@@ -135,7 +135,7 @@ def _elsewhere(route: Route, where: str, expected: Expected) -> Difference:
     # A route of the Gateway API is a VirtualService to istiod, of a name that no object can have; what tells them apart
     # is the route's own name.
     made = f"route {route.name}" if "~" in route.object else route.object
-    return Difference(Kind.ELSEWHERE, where, what, made, has)
+    return Difference(Kind.ELSEWHERE, where, what, made)
 
 
 def _seconds(limit: str) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -12,7 +12,7 @@ from mesh.cluster.kubectl import Kubectl, KubectlError
 from mesh.cluster.objects import Object
 from mesh.routes import callers, judge, others
 from mesh.routes.callers import Callers
-from mesh.routes.model import Caller, Config, Difference, Expected, Kind, Shares, by_rule, by_version, expected, same
+from mesh.routes.model import Caller, Config, Difference, Expected, Kind, Shares, by_rule, by_version, expected
 from mesh.routes.others import Finding, Objects
 
 
@@ -184,9 +184,3 @@ def _default(config: Config, caller: Caller, service: Expected) -> Shares | None
         if one.port in service.tcp and (one.address == service.address or one.route.object == service.rule):
             return by_version(one.route, service)
     return None
-
-
-def agree(shares: Iterable[Shares]) -> Shares | None:
-    """What all of them say; None where they do not say the same."""
-    listed = list(shares)
-    return listed[0] if listed and all(same(one, listed[0]) for one in listed) else None

@@ -147,14 +147,13 @@ class Kind(Enum):
 @dataclass(frozen=True)
 class Difference:
     """`where` is `port 80`, or an outside name; `what` is what the callers get, in words; `object` is what decides, as
-    far as Envoy tells: `VirtualService office/theirs`, or ''. `shares` are those of the default route, if there is one.
+    far as Envoy tells: `VirtualService office/theirs`, or ''.
     """
 
     kind: Kind
     where: str
     what: str
     object: str = ""
-    shares: Shares = field(default_factory=dict, hash=False)
 
 
 def expected(routed: Routed, weights: Mapping[str, int] | None = None, address: str = "") -> Expected:

@@ -121,8 +121,8 @@ def _delegated(item: Object | None, expected: Expected) -> str:
         return ""
     namespace = item["metadata"]["namespace"]
     found = [route["delegate"] for route in item.get("spec", {}).get("http", ()) if "delegate" in route]
-    names = dict.fromkeys(f"{one.get('namespace', namespace)}/{one['name']}" for one in found)
-    return f" (delegated to VirtualService {', '.join(names)})" if names else ""
+    leaves = dict.fromkeys(f"{one.get('namespace', namespace)}/{one['name']}" for one in found)
+    return f" (delegated to VirtualService {', '.join(leaves)})" if leaves else ""
 
 
 def _decides(difference: Difference, caller: Caller, expected: Expected, objects: Objects) -> tuple[Kind, str]:
@@ -138,9 +138,6 @@ def _decides(difference: Difference, caller: Caller, expected: Expected, objects
         return Kind.LATE, name
     if name == f"DestinationRule {expected.namespace}/{names.destination_rule(expected.service)}":
         return Kind.LATE, name  # the service's own has all subsets
-    if kind is Kind.ELSEWHERE and not name:
-        rule = objects.named(expected.rule)
-        return kind, "" if rule is None else name
     return kind, name
 
 

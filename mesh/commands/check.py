@@ -7,7 +7,7 @@ import click
 from config import files
 from mesh import cli
 from mesh.check import find as check
-from mesh.commands.drift import look
+from mesh.commands.drift import compared
 from mesh.program.stack import Stack
 
 _MARKS = {"good": ("✓", "green"), "warning": ("!", "yellow"), "problem": ("✗", "red")}
@@ -35,7 +35,7 @@ def command(stack: str, as_json: bool) -> int:
             if not as_json:
                 _show(finding)
     if situation.installed:
-        drifted = len(look(stack).drift)
+        drifted = len(compared(stack).drift)
         last = (
             check.Finding("problem", f"{drifted} objects are not as declared", f"mesh drift --stack {stack}")
             if drifted

@@ -47,7 +47,12 @@ def command(stack: str, as_json: bool) -> int:
 
 
 def look(stack: str) -> Report:
-    """Raises `KubectlError`, and `cli.Failure` when the state cannot be read."""
+    """What others decide included. Raises as `compared`."""
+    return replace(compared(stack), decided=_decided(stack, cli.cluster(stack)))
+
+
+def compared(stack: str) -> Report:
+    """The stack's own objects alone. Raises `KubectlError`, and `cli.Failure` when the state cannot be read."""
     from mesh import drift
 
     kubectl, recording = cli.cluster(stack), cli.declared(stack)
@@ -55,7 +60,7 @@ def look(stack: str) -> Report:
         applied = drift.applied(Stack(stack), kubectl)
     except PulumiError as error:
         raise cli.Failure(f"the state cannot be read: {error}", cli.Exit.USAGE) from None
-    return replace(drift.find(recording, applied, kubectl), decided=_decided(stack, kubectl))
+    return drift.find(recording, applied, kubectl)
 
 
 def _decided(stack: str, kubectl: Kubectl) -> list[Finding]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mesh import cli
-from mesh.commands.drift import look
+from mesh.commands.drift import compared, look
 from mesh.program.stack import Stack
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def command(yes: bool, stack: str, as_json: bool) -> int:
         for drift, why in failed:
             _say(as_json, f"✗ {words.title(drift)}: {why}")
         repair.refresh(Stack(stack), able)
-    after = look(stack) if able else report
+    after = compared(stack) if able else report
     left = after.drift
     if as_json:
         problems = {str(drift.expected.identity): why for drift, why in (*hindered, *failed)}

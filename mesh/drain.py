@@ -14,10 +14,9 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
 
 import names
-from mesh.cluster.envoy import Proxy, each, proxies, running
+from mesh.cluster.envoy import Host, Proxy, each, proxies, running
 from mesh.cluster.kubectl import Kubectl, KubectlError
 from mesh.cluster.objects import Object
 from mesh.cluster.versions import has_proxy
@@ -105,20 +104,6 @@ class _Flights:
         return " and ".join([*said, *(f"{name} cannot be asked" for name in self.silent)])
 
 
-@dataclass(frozen=True)
-class _Host:
-    """What is in flight from a proxy to one address of one of its clusters."""
-
-    cluster: str
-    address: str
-    active: int
-
-    @property
-    def is_inbound(self) -> bool:
-        """Whether it is the pod's own server, at a port of a service or at any other."""
-        return self.cluster.startswith(("inbound|", "InboundPassthrough"))
-
-
 def _in_flight(kubectl: Kubectl, versions: Sequence[Going]) -> dict[Going, _Flights]:
     own = {version: running(kubectl, version.pods) for version in versions}
     bare = {version: _addresses(pod for pod in version.pods if not has_proxy(pod)) for version in versions}
@@ -128,29 +113,27 @@ def _in_flight(kubectl: Kubectl, versions: Sequence[Going]) -> dict[Going, _Flig
     for version in versions:
         asked = [*own[version], *(callers if bare[version] else ())]
         count = sum(
-            host.active
+            host.counts.get("rq_active", 0)  # a connection of plain TCP, too, is one, as long as somebody uses it
             for proxy in asked
-            for host in seen[proxy] or ()
-            if (host.is_inbound if proxy in own[version] else host.address in bare[version])
+            for cluster, host in seen[proxy] or ()
+            if (_is_inbound(cluster) if proxy in own[version] else host.address.rpartition(":")[0] in bare[version])
         )
         silent = [f"{proxy.namespace}/{proxy.pod}" for proxy in asked if seen[proxy] is None]
         found[version] = _Flights(count, silent)
     return found
 
 
-def _hosts(proxy: Proxy) -> list[_Host] | None:
+def _hosts(proxy: Proxy) -> list[tuple[str, Host]] | None:
     """None when it is there and cannot be asked."""
     try:
-        clusters = proxy.json("clusters", format="json").get("cluster_statuses", [])
+        return [*proxy.hosts()]
     except KubectlError:
         return [] if proxy.is_gone() else None
-    return [_host(status["name"], host) for status in clusters for host in status.get("host_statuses", [])]
 
 
-def _host(cluster: str, host: Mapping[str, Any]) -> _Host:
-    """A connection of plain TCP, too, is one `rq_active`, as long as somebody uses it."""
-    active = next((int(stat.get("value", 0)) for stat in host.get("stats", ()) if stat["name"] == "rq_active"), 0)
-    return _Host(cluster, host.get("address", {}).get("socket_address", {}).get("address", ""), active)
+def _is_inbound(cluster: str) -> bool:
+    """Whether it is the pod's own server, at a port of a service or at any other."""
+    return cluster.startswith(("inbound|", "InboundPassthrough"))
 
 
 def _addresses(pods: Iterable[Object]) -> set[str]:

@@ -52,14 +52,20 @@ class Cluster:
 
 
 @dataclass(frozen=True)
-class Endpoint:
-    """One address behind a cluster, and what this proxy has counted there since it knows the address."""
+class Host:
+    """One address, as `10.0.0.1:80`, behind a cluster, and what this proxy has counted there since it knows it."""
 
-    cluster: Cluster
     address: str
     healthy: bool
     counts: Mapping[str, int]
     """https://www.envoyproxy.io/docs/envoy/latest/operations/admin#get--clusters"""
+
+
+@dataclass(frozen=True)
+class Endpoint(Host):
+    """One of a service."""
+
+    cluster: Cluster
 
     @property
     def attempts(self) -> Traffic:
@@ -127,11 +133,16 @@ class Proxy:
 
     def _endpoints(self, namespace: str) -> list[Endpoint]:
         return [
-            _endpoint(cluster, host)
-            for status in self.json("clusters", format="json").get("cluster_statuses", [])
-            if f".{namespace}.svc." in status["name"] and (cluster := Cluster.parse(status["name"]))
-            for host in status.get("host_statuses", [])
+            Endpoint(host.address, host.healthy, host.counts, cluster)
+            for name, host in self.hosts(f".{namespace}.svc.")
+            if (cluster := Cluster.parse(name))
         ]
+
+    def hosts(self, part: str = "") -> Iterator[tuple[str, Host]]:
+        """Those behind each cluster in whose name `part` stands, with that name. Raises `KubectlError`."""
+        for status in self.json("clusters", format="json").get("cluster_statuses", []):
+            if part in status["name"]:
+                yield from ((status["name"], _host(host)) for host in status.get("host_statuses", []))
 
     @property
     def workload(self) -> str:
@@ -236,12 +247,11 @@ def _has_running_proxy(pod: Mapping[str, Any]) -> bool:
     return any(s["name"] == CONTAINER and s["ready"] and "running" in s["state"] for s in statuses)
 
 
-def _endpoint(cluster: Cluster, host: Mapping[str, Any]) -> Endpoint:
+def _host(host: Mapping[str, Any]) -> Host:
     address = host.get("address", {}).get("socket_address", {})
     counts = {stat["name"]: int(stat.get("value", 0)) for stat in host.get("stats", [])}
     health = host.get("health_status", {})
-    return Endpoint(
-        cluster,
+    return Host(
         f"{address.get('address', '')}:{address.get('port_value', '')}",
         # Whatever else stands in there is a reason not to send requests to this address.
         health.get("eds_health_status", "HEALTHY") == "HEALTHY" and len(health) <= 1,

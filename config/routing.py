@@ -132,6 +132,11 @@ class Route(Model):
         description="whole numbers from 0 to 100 by version that add up to 100; unset: those of the service",
     )
 
+    @property
+    def copies(self) -> Mirror | None:
+        """The mirror, where it gets any copy."""
+        return self.mirror if self.mirror and self.mirror.percentage else None
+
 
 class Match(Route):
     """A route for some requests, before that for all the others: all conditions must hold.

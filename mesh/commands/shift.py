@@ -216,8 +216,7 @@ def _shift(
 def _mirrored(live: LiveService, new: Sequence[str]) -> list[str]:
     """Those of the `new` versions that get copies among what is counted; Istio's metrics leave these out."""
     rule = live.config.routing[live.name]
-    mirrors = [one.mirror for one in (rule, *rule.match) if one.mirror and one.mirror.percentage]
-    copied = {mirror.version for mirror in mirrors}
+    copied = {one.copies.version for one in (rule, *rule.match) if one.copies}
     return [] if live.config.mesh.prometheus else [version for version in new if version in copied]
 
 

@@ -35,11 +35,20 @@ class Row:
     """Its share of all requests to the service that the callers have counted."""
 
     @property
+    def is_elsewhere(self) -> bool:
+        """Whether the proxies have another weight."""
+        if self.declared is None or self.live is None:
+            return False
+        return any(abs(share - self.declared / 100) > 1e-6 for share in self.live)
+
+    @property
+    def is_unanswered(self) -> bool:
+        """Whether it has a weight, and nobody answers."""
+        return bool(self.declared) and not self.ready
+
+    @property
     def differs(self) -> bool:
-        """Whether the proxies have another weight, or nobody answers."""
-        declared = (self.declared or 0) / 100
-        wrong = self.live is not None and any(abs(share - declared) > 1e-6 for share in self.live)
-        return (self.declared is not None and wrong) or (bool(self.declared) and not self.ready)
+        return self.is_elsewhere or self.is_unanswered
 
     @property
     def success(self) -> float | None:
@@ -96,8 +105,9 @@ class Status:
         since = self._since(service, seen, counted)
         sent = {version: traffic.requests for version, traffic in since.counted.items()}
         rule = service.config.routing.get(service.name) if live else None
-        if rule and rule.mirror and rule.mirror.percentage:
-            sent = without_copies(sent, rule.mirror.version, rule.mirror.percentage / 100)
+        copies = rule.copies if rule else None
+        if copies:
+            sent = without_copies(sent, copies.version, copies.percentage / 100)
         requests = sum(sent.values())
         declared, pods = service.config.weights.get(service.name), service.pods(seen)
         shares = list(live.shares.values()) if live else []
@@ -115,8 +125,7 @@ class Status:
                     sent.get(version, 0) / requests if requests else None,
                 )
             )
-        mirrored = rule.mirror.version if rule and rule.mirror and rule.mirror.percentage else ""
-        return Service(service.name, rows, live, since.at, mirrored)
+        return Service(service.name, rows, live, since.at, copies.version if copies else "")
 
     def _since(self, service: LiveService, seen: Sequence[Object], counted: Counted) -> Since:
         if self.from_now:

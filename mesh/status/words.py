@@ -66,18 +66,13 @@ def as_data(service: Service) -> Iterator[dict[str, Any]]:
 
 def _cells(service: str, row: Row) -> list[Text]:
     traffic = row.traffic
-    wrong = (
-        row.live is not None
-        and row.declared is not None
-        and any(abs(share - row.declared / 100) > 1e-6 for share in row.live)
-    )
     return [
         Text(service),
         Text(row.version),
         Text("–" if row.declared is None else f"{row.declared} %"),
-        _marked("–" if row.live is None else _range(row.live), wrong),
+        _marked("–" if row.live is None else _range(row.live), row.is_elsewhere),
         Text("–" if row.measured is None else f"{row.measured:.1%}"),
-        _marked(str(row.ready), bool(row.declared) and not row.ready),
+        _marked(str(row.ready), row.is_unanswered),
         Text("–") if row.success is None else _marked(f"{row.success:.2%}", row.success < 0.99),
         Text(_milliseconds(traffic.quantile(0.5))),
         Text(_milliseconds(traffic.quantile(0.99))),

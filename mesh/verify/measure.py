@@ -98,9 +98,9 @@ def _without_copies(live: LiveService, counts: Counter[str], requests: int) -> t
     """Takes what was mirrored out of the counts: a copy counts as a request of the version that gets it, so its own are
     what the others have left."""
     rule = live.config.routing.get(live.name)
-    if not rule or not rule.mirror or not rule.mirror.percentage:
+    if not rule or not rule.copies:
         return None
-    version = rule.mirror.version
+    version = rule.copies.version
     own = max(0, requests - sum(count for name, count in counts.items() if name != version))
     copies = max(0, counts[version] - own)
     counts[version] -= copies

@@ -105,17 +105,18 @@ class LiveService:
         known = {versions[name]: _rollout(one) for one in workloads if (name := one["metadata"]["name"]) in versions}
         return {version: rollout for version, rollout in known.items() if rollout}
 
+    def rule(self, found: Sequence[Object]) -> Object | None:
+        """The VirtualService with its weights."""
+        name = names.virtual_service(self.name)
+        rules = _of(found, "VirtualService", self.namespace)
+        return next((rule for rule in rules if rule["metadata"]["name"] == name), None)
+
     def weights(self, found: Sequence[Object]) -> dict[str, int]:
         """Version → weight in the VirtualService, of requests or of connections; {} where there is none."""
-        rules = [
-            rule["spec"]
-            for rule in _of(found, "VirtualService", self.namespace)
-            if rule["metadata"]["name"] == names.virtual_service(self.name)
-        ]
-        http = [
-            route for spec in rules for route in spec.get("http", ()) if route.get("name") == names.route(self.name)
-        ]
-        for route in (*http, *(route for spec in rules for route in spec.get("tcp", ()))):
+        rule = self.rule(found)
+        spec = rule["spec"] if rule else {}
+        http = [route for route in spec.get("http", ()) if route.get("name") == names.route(self.name)]
+        for route in (*http, *spec.get("tcp", ())):
             shares = {entry["destination"]["subset"]: entry.get("weight", 0) for entry in route["route"]}
             # Istio sends everything to a single destination without a weight.
             return dict.fromkeys(shares, 100) if len(shares) == 1 else shares

@@ -6,7 +6,6 @@ from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-import names
 from config import StackConfig
 from mesh.cluster.envoy import Counters, Proxy, each
 from mesh.cluster.kubectl import Kubectl, KubectlError
@@ -134,12 +133,7 @@ class Status:
             return Since(
                 0.0, {version: traffic - before.get(version, Traffic()) for version, traffic in counted.items()}
             )
-        rule = next((one for one in seen if _is_rule(one, service)), None)
-        return self.memory.since(service.name, rule, counted)
-
-
-def _is_rule(item: Object, service: LiveService) -> bool:
-    return (item["kind"], item["metadata"]["name"]) == ("VirtualService", names.virtual_service(service.name))
+        return self.memory.since(service.name, service.rule(seen), counted)
 
 
 def _counters(config: StackConfig, proxies: Sequence[Proxy]) -> list[Counters]:

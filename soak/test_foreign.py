@@ -10,9 +10,9 @@ import pytest
 
 from harness.stack import Stack
 from harness.unchanged import Unchanged
+from harness.waiting import eventually
 from mesh.cluster.kubectl import Kubectl
 from soak.test_shifts import TRIES
-from tests.e2e.test_explain import eventually
 from tests.e2e.test_foreign_rules import FOREIGN, as_declared, put_in, world
 
 __all__ = ["world"]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 
 from harness.stack import Stack
+from harness.waiting import eventually
 from localcluster import EmbeddedCluster
 from mesh.cluster.kubectl import Kubectl
 from tests.e2e import browser
@@ -42,20 +42,6 @@ def hop(path: Path_, kind: str) -> dict[str, Any]:
 
 def problems(path: Path_) -> list[tuple[str, str, str]]:
     return [(hop["kind"], problem["what"], problem["fix"]) for hop in path["hops"] for problem in hop["problems"]]
-
-
-def eventually(check: Callable[[], None], seconds: float = 40) -> None:
-    """Until the assertions in `check` hold: a change takes a moment to reach the proxies."""
-    end = time.monotonic() + seconds
-    while True:
-        try:
-            check()
-        except AssertionError:
-            if time.monotonic() > end:
-                raise
-            time.sleep(0.5)
-        else:
-            return
 
 
 def assert_broken(stack: Stack, kind: str, what: str, fix: str, **names: str) -> None:

@@ -15,9 +15,9 @@ import yaml
 from harness.gateway_api import installed
 from harness.stack import PulumiError, Stack
 from harness.unchanged import Unchanged
+from harness.waiting import eventually
 from mesh.cluster.kubectl import Kubectl
 from tests.e2e.conftest import SHOP
-from tests.e2e.test_explain import eventually
 
 
 @dataclass(frozen=True)

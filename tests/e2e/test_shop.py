@@ -10,7 +10,7 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import pytest
 import yaml
@@ -18,6 +18,7 @@ import yaml
 from harness import streams
 from harness.stack import PulumiError, Stack
 from harness.unchanged import Unchanged
+from harness.waiting import eventually
 from mesh.cluster.kubectl import Kubectl
 from mesh.recover import locks
 
@@ -237,7 +238,11 @@ def test_a_version_goes_after_what_any_caller_has_in_flight_to_it(
         shop.up()
         clerk = "--namespace=office", "deployment/clerk", "--container=clerk"
         stranger = "--namespace=default", "bare"
-        eventually(lambda: streams.held(kubectl, clerk, "catalog.shop", 0, "answer")[0].cut == "")
+
+        def answered() -> None:
+            assert streams.held(kubectl, clerk, "catalog.shop", 0, "answer")[0].cut == ""
+
+        eventually(answered, seconds=20)
         # Only now is the pod the new one, which has the name of the one before it.
         (pod,) = kubectl.items("pods", f"--namespace={NAMESPACE}", "--selector=app=catalog,version=canary")
         began = streams.held(kubectl, clerk, "catalog.shop", 40, "answer", "WebSocket")
@@ -268,13 +273,6 @@ def test_destroy_refuses_while_others_live_in_its_namespace(shop: Stack, others:
     for name in ("Service shop/legacy", "Deployment shop/legacy-one", "Deployment shop/legacy-two"):
         assert name in refused.value.output
     assert changed(before, fields(kubectl)) == {}
-
-
-def eventually(check: Callable[[], bool], seconds: float = 20) -> None:
-    end = time.monotonic() + seconds
-    while not check():
-        assert time.monotonic() < end
-        time.sleep(0.5)
 
 
 def wait_until_watched(stack: Stack, text: bytes, seconds: float = 60) -> None:

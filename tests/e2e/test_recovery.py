@@ -72,7 +72,8 @@ def test_killed_upgrade_converges(stack: Stack, config: Config, kubectl: Kubectl
 @pytest.fixture
 def stuck(kubectl: Kubectl) -> Iterator[str]:
     """A pod that nobody can delete, as of a controller that is gone."""
-    pod = kubectl.items("pods", f"--namespace={NAMESPACE}", "--selector=app=front-tomcat")[0]["metadata"]["name"]
+    pods = kubectl.items("pods", f"--namespace={NAMESPACE}", "--selector=app=front-tomcat")
+    pod = next(pod["metadata"]["name"] for pod in pods if "deletionTimestamp" not in pod["metadata"])
     place = ("pod", pod, f"--namespace={NAMESPACE}")
     kubectl.run("patch", *place, "--patch", '{"metadata":{"finalizers":["example.com/never"]}}')
     yield pod

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pulumi
+from pulumi_kubernetes import core, helm
 
-from components.kubernetes import HelmRelease, KubernetesObject
-from config import Mesh
+from components.kubernetes import InCluster, metadata
+from components.purge import Purge, PurgeArgs
+from config import Mesh, StackConfig
 from config.mesh import ChartKey
 from istio.charts import BASE, CNI, EGRESS, INGRESS, ISTIOD, Chart, charts
 
@@ -48,7 +50,9 @@ class Istio(pulumi.ComponentResource):
     def __init__(self, name: str, args: IstioArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("istio-governance:istio:Istio", name, None, opts)
         mesh = args.mesh
-        namespace = KubernetesObject("Namespace", mesh.namespace, opts=pulumi.ResourceOptions(parent=self))
+        namespace = core.v1.Namespace(
+            mesh.namespace, metadata=metadata(mesh.namespace), opts=pulumi.ResourceOptions(parent=self)
+        )
         releases: dict[ChartKey, list[pulumi.Resource]] = {}
         needs = {**_NEEDS, CNI: _NEEDS[ISTIOD]} if args.first else _NEEDS
         for chart in charts(mesh):
@@ -58,15 +62,30 @@ class Istio(pulumi.ComponentResource):
         self.version = pulumi.Output.from_input(mesh.current.version)
         self.register_outputs({"version": self.version})
 
-    def _release(self, chart: Chart, namespace: str, after: list[pulumi.Resource]) -> HelmRelease:
-        return HelmRelease(
+    def _release(self, chart: Chart, namespace: str, after: list[pulumi.Resource]) -> helm.v3.Release:
+        return helm.v3.Release(
             chart.release,
+            name=chart.release,
+            # Without a repository it is a path or an oci:// reference.
             chart=chart.chart,
-            repository=chart.repository,
+            repository_opts={"repo": chart.repository} if chart.repository else None,
             version=chart.version,
             namespace=namespace,
-            values=chart.values,
+            values=dict(chart.values),
+            timeout=300,
+            max_history=5,
             # base has no pods: to wait for it is to wait for Helm's two-second poll.
             skip_await=chart.key == BASE,
             opts=pulumi.ResourceOptions(parent=self, depends_on=after),
         )
+
+
+def install(
+    config: StackConfig, cluster: InCluster, prepared: Sequence[pulumi.Resource], *, first: bool
+) -> Sequence[pulumi.Resource]:
+    """What has to be there before a pod starts with a sidecar: of the mesh of somebody else no more than the nodes."""
+    if config.mesh.mode != "managed":
+        return prepared
+    leftovers = Purge("leftovers", PurgeArgs(config.cluster, config.mesh))
+    after = cluster.after(leftovers, *prepared, protect=config.protect)
+    return cluster.has(Istio("mesh", IstioArgs(config.mesh, first), after)).injection

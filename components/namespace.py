@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pulumi
+from pulumi_kubernetes import core
 
 import names
-from components.kubernetes import KubernetesObject
-from config import Mesh
+from components.kubernetes import InCluster, metadata
+from config import Mesh, StackConfig
 from config import Namespace as NamespaceConfig
 from config.mesh import DEFAULT_REVISION
 
@@ -39,11 +41,18 @@ class WorkloadNamespace(pulumi.ComponentResource):
             # The live mark says that the state has taken it in: see `preflight`, and the guard of `destroy`.
             marks = {names.KEPT: "true"} if args.namespace.keep else None
             child.retain_on_delete = args.namespace.keep or None
-            KubernetesObject("Namespace", target, labels=labels, annotations=marks, opts=child)
+            core.v1.Namespace(target, metadata=metadata(target, labels=labels, annotations=marks), opts=child)
         elif args.mesh.on:
-            KubernetesObject("NamespacePatch", target, labels=labels, opts=child)
+            # Somebody else's object must not say that it is ours.
+            core.v1.NamespacePatch(target, metadata={"name": target, "labels": labels}, opts=child)
         self.namespace = pulumi.Output.from_input(target)
         self.register_outputs({"namespace": self.namespace})
+
+
+def open_for(config: StackConfig, cluster: InCluster, injection: Sequence[pulumi.Resource]) -> WorkloadNamespace:
+    """The stack's workloads, when a pod can start with a sidecar."""
+    args = WorkloadNamespaceArgs(config.namespace, config.mesh, config.follows_one_revision)
+    return cluster.has(WorkloadNamespace("workloads", args, cluster.after(*injection, protect=config.protect)))
 
 
 def injection_labels(mesh: Mesh) -> dict[str, str]:

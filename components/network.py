@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import pulumi
+from pulumi_kubernetes import meta, networking
 
 import names
-from components.kubernetes import KubernetesObject
+from components.kubernetes import InCluster, metadata
+from components.namespace import WorkloadNamespace
 from config import StackConfig
 
 
@@ -35,18 +36,23 @@ class NetworkPolicies(pulumi.ComponentResource):
     def __init__(self, name: str, args: NetworkPoliciesArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("istio-governance:network:NetworkPolicies", name, None, opts)
         config = args.config
-        callers = [_peer({})] + ([_gateway(config, "ingressgateway")] if config.mesh.on else [])
+        callers = [_peer()] + ([_gateway(config, "ingressgateway")] if config.mesh.on else [])
         opened: list[pulumi.Resource] = []
         for service, declared in config.services.items():
             if declared.ports:
-                ports = [{"protocol": "TCP", "port": port} for port in declared.container_ports]
-                spec = {
-                    "podSelector": {"matchLabels": config.selector(service)},
-                    "policyTypes": ["Ingress"],
-                    "ingress": [{"from": callers, "ports": ports}],
-                }
+                spec = networking.v1.NetworkPolicySpecArgs(
+                    pod_selector=_selector(config.selector(service)),
+                    policy_types=["Ingress"],
+                    ingress=[
+                        networking.v1.NetworkPolicyIngressRuleArgs(
+                            from_=callers, ports=_ports(*declared.container_ports)
+                        )
+                    ],
+                )
                 opened.append(self._policy(names.callers(service), args.namespace, spec))
-        closed = {"podSelector": {}, "policyTypes": ["Ingress", "Egress"], "egress": _exits(config)}
+        closed = networking.v1.NetworkPolicySpecArgs(
+            pod_selector=_selector({}), policy_types=["Ingress", "Egress"], egress=_exits(config)
+        )
         # Last, so that on a live namespace no request fails in between.
         self._policy(names.DEFAULT_DENY, args.namespace, closed, opened)
         self.register_outputs({})
@@ -55,36 +61,58 @@ class NetworkPolicies(pulumi.ComponentResource):
         self,
         name: str,
         namespace: pulumi.Input[str],
-        spec: Mapping[str, Any],
+        spec: networking.v1.NetworkPolicySpecArgs,
         after: list[pulumi.Resource] | None = None,
-    ) -> KubernetesObject:
+    ) -> networking.v1.NetworkPolicy:
         opts = pulumi.ResourceOptions(parent=self, depends_on=after)
-        return KubernetesObject("NetworkPolicy", name, namespace=namespace, spec=spec, opts=opts)
+        return networking.v1.NetworkPolicy(name, metadata=metadata(name, namespace=namespace), spec=spec, opts=opts)
 
 
-def _exits(config: StackConfig) -> list[dict[str, Any]]:
+def close(config: StackConfig, cluster: InCluster, namespace: WorkloadNamespace) -> None:
+    """The namespace, where it is to be."""
+    if config.namespace.default_deny:
+        args = NetworkPoliciesArgs(config, namespace.namespace)
+        cluster.has(NetworkPolicies("network", args, cluster.after(namespace)))
+
+
+def _exits(config: StackConfig) -> list[networking.v1.NetworkPolicyEgressRuleArgs]:
     # A DNS cache on the node has a link-local address.
-    dns = [_namespace("kube-system"), {"ipBlock": {"cidr": "169.254.0.0/16"}}]
-    exits: list[dict[str, Any]] = [
-        {"to": dns, "ports": [{"protocol": protocol, "port": 53} for protocol in ("UDP", "TCP")]},
-        {"to": [_peer({})]},
+    cache = networking.v1.NetworkPolicyPeerArgs(ip_block=networking.v1.IPBlockArgs(cidr="169.254.0.0/16"))
+    exits = [
+        networking.v1.NetworkPolicyEgressRuleArgs(
+            to=[networking.v1.NetworkPolicyPeerArgs(namespace_selector=_named("kube-system")), cache],
+            ports=[*_ports(53, protocol="UDP"), *_ports(53)],
+        ),
+        networking.v1.NetworkPolicyEgressRuleArgs(to=[_peer()]),
     ]
     if config.mesh.on:
-        istiod = {**_namespace(config.mesh.namespace), **_peer({"app": "istiod"})}
+        istiod = _peer({"app": "istiod"}, config.mesh.namespace)
         exits += [
-            {"to": [istiod], "ports": [{"protocol": "TCP", "port": 15012}]},
-            {"to": [_gateway(config, "egressgateway")]},
+            networking.v1.NetworkPolicyEgressRuleArgs(to=[istiod], ports=_ports(15012)),
+            networking.v1.NetworkPolicyEgressRuleArgs(to=[_gateway(config, "egressgateway")]),
         ]
     return exits
 
 
-def _gateway(config: StackConfig, istio: str) -> dict[str, Any]:
-    return {**_namespace(config.mesh.namespace), **_peer({"istio": istio})}
+def _ports(*ports: int, protocol: str = "TCP") -> list[networking.v1.NetworkPolicyPortArgs]:
+    return [networking.v1.NetworkPolicyPortArgs(protocol=protocol, port=port) for port in ports]
 
 
-def _namespace(name: str) -> dict[str, Any]:
-    return {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": name}}}
+def _gateway(config: StackConfig, istio: str) -> networking.v1.NetworkPolicyPeerArgs:
+    return _peer({"istio": istio}, config.mesh.namespace)
 
 
-def _peer(labels: Mapping[str, str]) -> dict[str, Any]:
-    return {"podSelector": {"matchLabels": dict(labels)} if labels else {}}
+def _peer(labels: Mapping[str, str] | None = None, namespace: str = "") -> networking.v1.NetworkPolicyPeerArgs:
+    """All pods with these labels, of the policy's own namespace where none is named."""
+    return networking.v1.NetworkPolicyPeerArgs(
+        namespace_selector=_named(namespace) if namespace else None, pod_selector=_selector(labels or {})
+    )
+
+
+def _named(namespace: str) -> meta.v1.LabelSelectorArgs:
+    return _selector({"kubernetes.io/metadata.name": namespace})
+
+
+def _selector(labels: Mapping[str, str]) -> meta.v1.LabelSelectorArgs:
+    """Everything, where there are no labels."""
+    return meta.v1.LabelSelectorArgs(match_labels=labels or None)

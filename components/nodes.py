@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pulumi
+from pulumi_command import local, remote
+from pulumi_kubernetes import apps, core, meta
 
 import names
-from components.command import Connection, LocalCommand, RemoteCommand
-from components.kubernetes import KubernetesObject
-from config import Cluster, Machine, NodeHost, Nodes
+from components.kubernetes import InCluster, metadata, owner
+from config import Cluster, Machine, NodeHost, Nodes, StackConfig, stack
+from istio import kernel
 
 SCRIPT = (Path(__file__).parent / "prepare-node.sh").read_text()
 _LIST_FOLDER, _LIMITS_FOLDER, _MODULES_FOLDER = "/etc/modules-load.d", "/etc/sysctl.d", "/lib/modules"
@@ -63,10 +65,14 @@ class NodePrep(pulumi.ComponentResource):
 
     def _over_ssh(self, name: str, host: NodeHost) -> pulumi.Output[str]:
         keys, bastion = self._args, self._args.nodes.bastion
-        proxy = _login(bastion, keys.bastion_private_key or keys.private_key) if bastion else None
-        return RemoteCommand(
+        proxy = None
+        if bastion:
+            proxy = remote.ProxyConnectionArgs(**_login(bastion, keys.bastion_private_key or keys.private_key))
+        return remote.Command(
             f"prepare-{name}",
-            connection=replace(_login(host, keys.private_key), proxy=proxy),
+            connection=remote.ConnectionArgs(**_login(host, keys.private_key), proxy=proxy),
+            # sshd takes no variables by default.
+            add_previous_output_in_env=False,
             create=self._create,
             delete=_line("remove"),
             stdin=SCRIPT,
@@ -79,7 +85,7 @@ class NodePrep(pulumi.ComponentResource):
         ).stdout
 
     def _here(self) -> pulumi.Output[str]:
-        return LocalCommand(
+        return local.Command(
             "prepare-this-machine",
             create=self._create,
             delete=_line("remove"),
@@ -105,11 +111,11 @@ class NodePrep(pulumi.ComponentResource):
                 "keys": [key for key in (self._args.private_key, self._args.bastion_private_key) if key],
                 "node": host.node or name,
                 "cluster": self._args.cluster.model_dump(),
-                "owner": f"{pulumi.get_project()}/{pulumi.get_stack()}",
+                "owner": owner(),
                 "verify": _line("prepare", *self._args.words),
                 "prepared": results[name],
             }
-            restart = LocalCommand(
+            restart = local.Command(
                 f"restart-{name}",
                 # The agent keeps the keys in memory and ends with the command, however that ends.
                 create="ssh-agent .venv/bin/python -m mesh.nodes restart",
@@ -119,24 +125,22 @@ class NodePrep(pulumi.ComponentResource):
             before = [restart]
 
     def _on_every_node(self) -> None:
-        namespace = KubernetesObject(
-            "Namespace",
-            names.NODES,
-            # What no stricter level allows: hostPath volumes and CAP_SYS_MODULE.
-            labels={"pod-security.kubernetes.io/enforce": "privileged", "istio-injection": "disabled"},
-            opts=pulumi.ResourceOptions(parent=self),
+        # What no stricter level allows: hostPath volumes and CAP_SYS_MODULE.
+        privileged = {"pod-security.kubernetes.io/enforce": "privileged", "istio-injection": "disabled"}
+        namespace = core.v1.Namespace(
+            names.NODES, metadata=metadata(names.NODES, labels=privileged), opts=pulumi.ResourceOptions(parent=self)
         )
         labels = {"app": names.NODE_PREP}
-        KubernetesObject(
-            "DaemonSet",
+        apps.v1.DaemonSet(
             names.NODE_PREP,
-            namespace=names.NODES,
-            labels=labels,
-            spec={
-                "selector": {"matchLabels": labels},
-                "updateStrategy": {"rollingUpdate": {"maxUnavailable": "100%"}},
-                "template": {"metadata": {"labels": labels}, "spec": self._pod()},
-            },
+            metadata=metadata(names.NODE_PREP, namespace=names.NODES, labels=labels),
+            spec=apps.v1.DaemonSetSpecArgs(
+                selector=meta.v1.LabelSelectorArgs(match_labels=labels),
+                update_strategy=apps.v1.DaemonSetUpdateStrategyArgs(
+                    rolling_update=apps.v1.RollingUpdateDaemonSetArgs(max_unavailable="100%")
+                ),
+                template=core.v1.PodTemplateSpecArgs(metadata=meta.v1.ObjectMetaArgs(labels=labels), spec=self._pod()),
+            ),
             opts=pulumi.ResourceOptions(
                 parent=self,
                 depends_on=[namespace],
@@ -144,7 +148,7 @@ class NodePrep(pulumi.ComponentResource):
             ),
         )
 
-    def _pod(self) -> dict[str, Any]:
+    def _pod(self) -> core.v1.PodSpecArgs:
         """Every node's, those that join later too; it stays, and takes the files away when it is ended.
 
         Root may write a sysctl of the file system without any capability, but only where it is not mounted read-only,
@@ -161,47 +165,77 @@ class NodePrep(pulumi.ComponentResource):
             **{name: (path, "DirectoryOrCreate") for name, path in folders.items()},
             **{_volume(name): (f"{_SYSCTLS}/{path}", "File") for name, path in files.items()},
         }
-        container = {
-            "name": names.NODE_PREP,
-            "image": self._args.nodes.image,
-            "command": script("prepare", *self._args.words, then=wait),
-            "env": [{"name": "SYSCTLS", "value": _MOUNTED_SYSCTLS}],
-            "readinessProbe": {"exec": {"command": script("check", *self._args.words)}, "periodSeconds": 10},
-            "lifecycle": {"preStop": {"exec": {"command": script("remove")}}},
-            "terminationMessagePolicy": "FallbackToLogsOnError",
-            "resources": {"requests": {"cpu": "1m", "memory": "16Mi"}, "limits": {"memory": "64Mi"}},
-            "securityContext": {
-                "runAsUser": 0,
-                "readOnlyRootFilesystem": True,
-                "allowPrivilegeEscalation": False,
-                "capabilities": {"drop": ["ALL"], "add": ["SYS_MODULE"]},
-                "seccompProfile": {"type": "RuntimeDefault"},
-            },
-            "volumeMounts": [
-                {"name": "lists", "mountPath": _LIST_FOLDER},
-                {"name": "limits", "mountPath": _LIMITS_FOLDER},
-                {"name": "modules", "mountPath": _MODULES_FOLDER, "readOnly": True},
-                *({"name": _volume(name), "mountPath": f"{_MOUNTED_SYSCTLS}/{path}"} for name, path in files.items()),
+        mounts = [
+            core.v1.VolumeMountArgs(name="lists", mount_path=_LIST_FOLDER),
+            core.v1.VolumeMountArgs(name="limits", mount_path=_LIMITS_FOLDER),
+            core.v1.VolumeMountArgs(name="modules", mount_path=_MODULES_FOLDER, read_only=True),
+            *(
+                core.v1.VolumeMountArgs(name=_volume(name), mount_path=f"{_MOUNTED_SYSCTLS}/{path}")
+                for name, path in files.items()
+            ),
+        ]
+        container = core.v1.ContainerArgs(
+            name=names.NODE_PREP,
+            image=self._args.nodes.image,
+            command=script("prepare", *self._args.words, then=wait),
+            env=[core.v1.EnvVarArgs(name="SYSCTLS", value=_MOUNTED_SYSCTLS)],
+            readiness_probe=core.v1.ProbeArgs(
+                exec_=core.v1.ExecActionArgs(command=script("check", *self._args.words)), period_seconds=10
+            ),
+            lifecycle=core.v1.LifecycleArgs(
+                pre_stop=core.v1.LifecycleHandlerArgs(exec_=core.v1.ExecActionArgs(command=script("remove")))
+            ),
+            termination_message_policy="FallbackToLogsOnError",
+            resources=core.v1.ResourceRequirementsArgs(
+                requests={"cpu": "1m", "memory": "16Mi"}, limits={"memory": "64Mi"}
+            ),
+            security_context=core.v1.SecurityContextArgs(
+                run_as_user=0,
+                read_only_root_filesystem=True,
+                allow_privilege_escalation=False,
+                capabilities=core.v1.CapabilitiesArgs(drop=["ALL"], add=["SYS_MODULE"]),
+                seccomp_profile=core.v1.SeccompProfileArgs(type="RuntimeDefault"),
+            ),
+            volume_mounts=mounts,
+        )
+        return core.v1.PodSpecArgs(
+            automount_service_account_token=False,
+            node_selector={"kubernetes.io/os": "linux"},
+            tolerations=[core.v1.TolerationArgs(operator="Exists")],
+            termination_grace_period_seconds=10,
+            containers=[container],
+            volumes=[
+                core.v1.VolumeArgs(name=name, host_path=core.v1.HostPathVolumeSourceArgs(path=path, type=kind))
+                for name, (path, kind) in volumes.items()
             ],
-        }
-        return {
-            "automountServiceAccountToken": False,
-            "nodeSelector": {"kubernetes.io/os": "linux"},
-            "tolerations": [{"operator": "Exists"}],
-            "terminationGracePeriodSeconds": 10,
-            "containers": [container],
-            "volumes": [
-                {"name": name, "hostPath": {"path": path, "type": kind}} for name, (path, kind) in volumes.items()
-            ],
-        }
+        )
+
+
+def prepare(config: StackConfig, cluster: InCluster) -> list[pulumi.Resource]:
+    """What has to be done before the mesh starts."""
+    if config.nodes.mode == "none":
+        return []
+    keys = stack.secret("sshPrivateKey"), stack.secret("bastionPrivateKey")
+    args = NodePrepArgs(config.nodes, kernel.modules(config), config.cluster, *keys)
+    return [cluster.has(NodePrep("nodes", args, cluster.after()))]
 
 
 def _volume(sysctl: str) -> str:
     return sysctl.replace(".", "-").replace("_", "-")
 
 
-def _login(machine: Machine, private_key: pulumi.Output[str] | None) -> Connection:
-    return Connection(machine.address, machine.port, machine.user, machine.host_key, private_key)
+def _login(machine: Machine, private_key: pulumi.Output[str] | None) -> dict[str, Any]:
+    """Of a host or a bastion, whose arguments are alike. One that does not answer is given up after four attempts;
+    without its key Pulumi would talk to whoever answers."""
+    return {
+        "host": machine.address,
+        "port": machine.port,
+        "user": machine.user,
+        "host_key": machine.host_key,
+        "private_key": private_key,
+        "per_dial_timeout": 10,
+        "dial_error_limit": 3,
+    }
 
 
 def _line(*words: str) -> str:

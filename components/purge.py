@@ -9,9 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pulumi
+from pulumi_command import local
 
-from components.command import LocalCommand
-from config import Cluster, Mesh
+from components.kubernetes import InCluster, owner
+from config import Cluster, Mesh, StackConfig
 
 # A relative path, as Pulumi runs its plugins in the project's folder: the state must not name a machine.
 _PURGE = ".venv/bin/python -m mesh.purge"
@@ -30,7 +31,7 @@ class PurgeArgs:
             "MESH_CONTEXT": self.cluster.context,
             "MESH_KUBECONFIG": self.cluster.kubeconfig,
             "MESH_NAMESPACE": self.mesh.namespace,
-            "MESH_OWNER": f"{pulumi.get_project()}/{pulumi.get_stack()}",
+            "MESH_OWNER": owner(),
             "MESH_PURGE": "true" if self.mesh.mode == "managed" and self.mesh.purge else "false",
         }
 
@@ -42,7 +43,7 @@ class _AtDestroy(pulumi.ComponentResource):
         self, command: str, name: str, step: str, args: PurgeArgs, opts: pulumi.ResourceOptions | None
     ) -> None:
         super().__init__(f"istio-governance:purge:{type(self).__name__}", name, None, opts)
-        LocalCommand(
+        local.Command(
             command,
             delete=f"{_PURGE} {step}",
             environment=args.environment,
@@ -66,3 +67,9 @@ class PurgeGuard(_AtDestroy):
 
     def __init__(self, name: str, args: PurgeArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("mesh-guard", name, "guard", args, opts)
+
+
+def guard(config: StackConfig, cluster: InCluster) -> None:
+    """All that the stack has in the cluster by now."""
+    args = PurgeArgs(config.cluster, config.mesh)
+    PurgeGuard("guard", args, cluster.after(*cluster.made, protect=config.protect))

@@ -7,13 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pulumi
+from pulumi_command import local
+from pulumi_kubernetes.apiextensions import CustomResource
 
 import names
-from components.command import LocalCommand
-from components.kubernetes import KubernetesObject
-from config import Cluster
+from components.kubernetes import InCluster, istio_object
+from components.namespace import WorkloadNamespace
+from components.workload import Workload
+from config import Cluster, StackConfig
 from config import Egress as EgressConfig
-from istio.rules import Object, Routed, outside
+from istio.rules import Object, Routed, outside, routed
 
 # A relative path, as Pulumi runs its plugins in the project's folder: the state must not name a machine.
 _WAIT = ".venv/bin/python -m mesh.wait"
@@ -106,7 +109,7 @@ def _wait(
         rule.routed.name: {"selector": dict(rule.routed.selector), "subsets": subsets[rule.routed.name]}
         for rule in args.rules
     }
-    LocalCommand(
+    local.Command(
         name,
         create=f"{_WAIT} {create}",
         delete=f"{_WAIT} {delete}" if delete else None,
@@ -139,8 +142,32 @@ class Egress(pulumi.ComponentResource):
         self.register_outputs({})
 
 
+def route(
+    config: StackConfig, cluster: InCluster, namespace: WorkloadNamespace, workloads: Mapping[str, Workload]
+) -> None:
+    """The requests to all services, as soon as there is who answers them, and those to hosts outside; then the versions
+    that nobody is sent to any more lose their pods."""
+    rules = [
+        # The workload of somebody else has nothing to wait for.
+        cluster.has(Routing(one.name, RoutingArgs(one), cluster.after(namespace, *workloads[one.name].serving)))
+        for one in routed(config)
+    ]
+    if rules:
+        announced = cluster.has(Announced("subsets", WaitArgs(config.cluster, rules), cluster.after(namespace)))
+        for rule in rules:
+            rule.split(announced)
+    left = [rule for rule in rules if rule.routed.idle]
+    waits = WaitArgs(config.cluster, left)
+    drained = [cluster.has(Drained("versions", waits, cluster.after(namespace)))] if left else []
+    for workload in workloads.values():
+        workload.rest(*drained)
+    for host, egress in config.outside.items():
+        args = EgressArgs(egress, config.namespace.name, config.mesh.namespace)
+        cluster.has(Egress(host, args, cluster.after(namespace)))
+
+
 def _object(
     parent: pulumi.Resource, made: Object, namespace: str, after: Sequence[pulumi.Resource] = ()
-) -> KubernetesObject:
+) -> CustomResource:
     opts = pulumi.ResourceOptions(parent=parent, depends_on=after)
-    return KubernetesObject(made.kind, made.name, namespace=namespace, spec=made.spec, opts=opts)
+    return istio_object(made.kind, made.name, namespace, made.spec, opts)

@@ -10,10 +10,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import pulumi
+from pulumi_command import local
+from pulumi_kubernetes import core
 
 import names
-from components.command import LocalCommand
-from components.kubernetes import KubernetesObject
+from components.kubernetes import metadata
 
 
 @dataclass(frozen=True)
@@ -36,18 +37,17 @@ class EnvSecret(pulumi.ComponentResource):
         self._values = args.values
         # Of stringData a server-side apply would leave a key behind that is declared no more.
         # https://github.com/kubernetes/kubernetes/issues/108008
-        self.secret = KubernetesObject(
-            "Secret",
-            names.env_secret(name),
-            namespace=args.namespace,
-            labels=args.labels,
+        secret = names.env_secret(name)
+        self.secret = core.v1.Secret(
+            secret,
+            metadata=metadata(secret, namespace=args.namespace, labels=args.labels),
             data={key: value.apply(_base64) for key, value in args.values.items()},
             opts=pulumi.ResourceOptions(parent=self),
         )
-        self._key = LocalCommand(
+        self._key = local.Command(
             names.env_key(name),
             create=".venv/bin/python -c 'import secrets; print(secrets.token_hex())'",
-            logging="none",
+            logging=local.Logging.NONE,
             # Another key would be another checksum, and so restart the pods.
             opts=pulumi.ResourceOptions(parent=self, additional_secret_outputs=["stdout"], ignore_changes=["create"]),
         ).stdout

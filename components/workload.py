@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pulumi
+from pulumi_kubernetes import apps, core, meta, policy
 
 import names
-from components.kubernetes import KubernetesObject
+from components.kubernetes import InCluster, metadata
+from components.namespace import WorkloadNamespace
 from components.secret import EnvSecret, EnvSecretArgs
-from config import EnvVarSource, Mesh
+from config import EnvVarSource, Mesh, Port, StackConfig, stack
 from config import Service as ServiceConfig
 from config import Workload as VersionConfig
 from config.merge import patched, settled
@@ -55,7 +57,7 @@ class Workload(pulumi.ComponentResource):
         self._name, self._args = name, args
         self.serving = []
         if args.service.workload != "existing":
-            self._account = self._object("ServiceAccount", name)
+            self._account = core.v1.ServiceAccount(name, metadata=self._metadata(name), opts=self._opts())
             self._secret = self._env_secret() if args.secrets else None
             self.serving += [self._account, *([self._secret] if self._secret else [])]
             for version in args.service.versions:
@@ -79,94 +81,78 @@ class Workload(pulumi.ComponentResource):
         """Of the service's objects themselves."""
         return {"app": self._name, **self._args.service.labels}
 
-    def _object(
-        self,
-        kind: str,
-        name: str,
-        spec: Mapping[str, Any] | None = None,
-        annotations: Mapping[str, str] | None = None,
-        labels: Mapping[str, str] | None = None,
-        **opts: Any,
-    ) -> KubernetesObject:
-        return KubernetesObject(
-            kind,
-            name,
-            namespace=self._args.namespace,
-            labels={**self._labels, **(labels or {})},
-            annotations=annotations,
-            spec=spec,
-            opts=pulumi.ResourceOptions(parent=self, **opts),
-        )
+    def _metadata(
+        self, name: str, labels: Mapping[str, str] | None = None, annotations: Mapping[str, str] | None = None
+    ) -> meta.v1.ObjectMetaArgs:
+        labels = {**self._labels, **(labels or {})}
+        return metadata(name, namespace=self._args.namespace, labels=labels, annotations=annotations)
 
-    def _service(self) -> KubernetesObject:
-        ports = [
-            {
-                "name": port_name,
-                "port": port.port,
-                "targetPort": port.target,
-                **({"appProtocol": port.app_protocol} if port.app_protocol else {}),
-            }
-            for port_name, port in self._args.service.ports.items()
-        ]
-        return self._object(
-            "Service",
+    def _opts(self, **opts: Any) -> pulumi.ResourceOptions:
+        return pulumi.ResourceOptions(parent=self, **opts)
+
+    def _service(self) -> core.v1.Service:
+        ports = [_service_port(name, port) for name, port in self._args.service.ports.items()]
+        # The workloads wait for their pods already; the provider's own wait here adds ten seconds of quiet.
+        marks = {"pulumi.com/skipAwait": "true"}
+        return core.v1.Service(
             self._name,
-            {"type": "ClusterIP", "selector": dict(self._args.selector), "ports": ports},
-            # The workloads wait for their pods already; the provider's own wait here adds ten seconds of quiet.
-            {"pulumi.com/skipAwait": "true"},
-            protect=self._args.protect,
+            metadata=self._metadata(self._name, annotations=marks),
+            spec=core.v1.ServiceSpecArgs(
+                type=core.v1.ServiceSpecType.CLUSTER_IP, selector=dict(self._args.selector), ports=ports
+            ),
+            opts=self._opts(protect=self._args.protect),
         )
 
     def _pods(self, version: str, *after: pulumi.Resource) -> list[pulumi.Resource]:
         workload, service = self._args.service.version(version), self._args.service
         selector = {**self._args.selector, "version": service.version_label(version)}
         grace = workload.drain_seconds + 30
-        template: Mapping[str, Any] = {
-            "metadata": {
-                "labels": {"app": self._name, **_revision_label(self._args.mesh), **workload.labels, **selector},
-                "annotations": {**self._sidecar(workload), **self._checksum(workload)},
-            },
-            "spec": {
-                "serviceAccountName": self._name,
-                "terminationGracePeriodSeconds": grace,
-                "containers": [_container(self._name, workload, service)],
-                **_spread(workload, selector),
-                **_volumes(workload),
-            },
-        }
-        spec: dict[str, Any] = {
-            "selector": {"matchLabels": selector},
-            "template": settled(patched(template, workload.pod_template)),
-        }
-        if workload.replicas is not None:
-            spec["replicas"] = workload.replicas
-        if service.workload == "StatefulSet":
-            spec["serviceName"] = self._name
+        template = core.v1.PodTemplateSpecArgs(
+            metadata=meta.v1.ObjectMetaArgs(
+                labels={"app": self._name, **_revision_label(self._args.mesh), **workload.labels, **selector},
+                annotations=self._sidecar(workload),
+            ),
+            spec=core.v1.PodSpecArgs(
+                service_account_name=self._name,
+                termination_grace_period_seconds=grace,
+                containers=[_container(self._name, workload, service)],
+                topology_spread_constraints=_spread(workload, selector) or None,
+                volumes=_volumes(workload) or None,
+            ),
+        )
+        matched = meta.v1.LabelSelectorArgs(match_labels=selector)
         # Pods that go take as long as they drain, however soon they are to be ready.
         gone = service.timeout if seconds(service.timeout) > grace else f"{grace + 60}s"
         timeouts = pulumi.CustomTimeouts(create=service.timeout, update=service.timeout, delete=gone)
         secret = [self._secret.secret] if self._secret and workload.secrets else []
-        made = self._object(
-            service.workload,
-            names.workload(self._name, version),
-            spec,
-            labels=selector,
-            depends_on=[self._account, *secret, *after],
-            custom_timeouts=timeouts,
-        )
+        called = names.workload(self._name, version)
+        own = self._metadata(called, labels=selector)
+        opts = self._opts(depends_on=[self._account, *secret, *after], custom_timeouts=timeouts)
+        spec: dict[str, Any] = {"selector": matched, "template": self._laid_over(template, workload)}
+        made: pulumi.Resource
+        match service.workload:
+            case "Deployment":
+                deployed = apps.v1.DeploymentSpecArgs(**spec, replicas=workload.replicas)
+                made = apps.v1.Deployment(called, metadata=own, spec=deployed, opts=opts)
+            case "StatefulSet":
+                stateful = apps.v1.StatefulSetSpecArgs(**spec, replicas=workload.replicas, service_name=self._name)
+                made = apps.v1.StatefulSet(called, metadata=own, spec=stateful, opts=opts)
+            case "DaemonSet":
+                made = apps.v1.DaemonSet(called, metadata=own, spec=apps.v1.DaemonSetSpecArgs(**spec), opts=opts)
         if not service.disruption_budget:
             return [made]
         # One for each version: one for all of them would let every pod of a version go while another has enough.
-        budget = service.disruption_budget.model_dump(by_alias=True, exclude_none=True)
-        return [
-            made,
-            self._object(
-                "PodDisruptionBudget",
-                names.workload(self._name, version),
-                {**budget, "selector": {"matchLabels": selector}},
-                labels=selector,
-            ),
-        ]
+        budget = policy.v1.PodDisruptionBudgetSpecArgs(
+            **service.disruption_budget.model_dump(exclude_none=True), selector=matched
+        )
+        return [made, policy.v1.PodDisruptionBudget(called, metadata=own, spec=budget, opts=self._opts())]
+
+    def _laid_over(self, template: core.v1.PodTemplateSpecArgs, workload: VersionConfig) -> dict[str, Any]:
+        """With the pieces of a template that the configuration has, which are in Kubernetes' own shape."""
+        laid: dict[str, Any] = settled(patched(json.loads(pulumi.runtime.to_json(template)), workload.pod_template))
+        if checksum := self._checksum(workload):
+            laid["metadata"]["annotations"] = {**checksum, **laid["metadata"]["annotations"]}
+        return laid
 
     def _sidecar(self, workload: VersionConfig) -> dict[str, str]:
         """`names.SIDECAR` makes the pods roll when it changes, and only a new pod gets another sidecar."""
@@ -185,6 +171,27 @@ class Workload(pulumi.ComponentResource):
         return {names.SECRETS: self._secret.checksum(workload.secrets)} if self._secret and workload.secrets else {}
 
 
+def deploy(config: StackConfig, cluster: InCluster, namespace: WorkloadNamespace) -> dict[str, Workload]:
+    """All services of the stack, by name."""
+    return {
+        name: cluster.has(
+            Workload(
+                name,
+                WorkloadArgs(
+                    service,
+                    config.selector(name),
+                    namespace.namespace,
+                    config.mesh_of(name),
+                    config.protect,
+                    stack.secrets(service.secrets),
+                ),
+                cluster.after(namespace),
+            )
+        )
+        for name, service in config.services.items()
+    }
+
+
 def _url(name: str, args: WorkloadArgs) -> pulumi.Output[str]:
     """'' for a service that nobody can call."""
     if not args.service.ports:
@@ -198,49 +205,65 @@ def _revision_label(mesh: Mesh) -> dict[str, str]:
     return {names.REVISION: mesh.default_revision} if mesh.on else {}
 
 
-def _spread(workload: VersionConfig, selector: Mapping[str, str]) -> dict[str, Any]:
-    constraints = [
-        {**one.model_dump(by_alias=True), "labelSelector": {"matchLabels": selector}} for one in workload.spread
+def _service_port(name: str, port: Port) -> core.v1.ServicePortArgs:
+    return core.v1.ServicePortArgs(
+        name=name, port=port.port, target_port=port.target, app_protocol=port.app_protocol or None
+    )
+
+
+def _spread(workload: VersionConfig, selector: Mapping[str, str]) -> list[core.v1.TopologySpreadConstraintArgs]:
+    matched = meta.v1.LabelSelectorArgs(match_labels=selector)
+    return [core.v1.TopologySpreadConstraintArgs(**one.model_dump(), label_selector=matched) for one in workload.spread]
+
+
+def _volumes(workload: VersionConfig) -> list[core.v1.VolumeArgs]:
+    return [
+        core.v1.VolumeArgs(name=names.writable(number), empty_dir=core.v1.EmptyDirVolumeSourceArgs())
+        for number in range(len(workload.writable_paths))
     ]
-    return {"topologySpreadConstraints": constraints} if constraints else {}
 
 
-def _volumes(workload: VersionConfig) -> dict[str, Any]:
-    volumes = [{"name": names.writable(number), "emptyDir": {}} for number in range(len(workload.writable_paths))]
-    return {"volumes": volumes} if volumes else {}
-
-
-def _variable(own_secret: str, name: str, value: str | EnvVarSource) -> dict[str, Any]:
+def _variable(own_secret: str, name: str, value: str | EnvVarSource) -> core.v1.EnvVarArgs:
     if isinstance(value, str):
-        return {"name": name, "value": value}
+        return core.v1.EnvVarArgs(name=name, value=value)
     other = value.secret_key_ref
-    reference = {"name": other.name, "key": other.key} if other else {"name": own_secret, "key": value.secret}
-    return {"name": name, "valueFrom": {"secretKeyRef": reference}}
+    key, secret = (other.key, other.name) if other else (str(value.secret), own_secret)
+    reference = core.v1.SecretKeySelectorArgs(name=secret, key=key)
+    return core.v1.EnvVarArgs(name=name, value_from=core.v1.EnvVarSourceArgs(secret_key_ref=reference))
 
 
-def _container(name: str, workload: VersionConfig, service: ServiceConfig) -> dict[str, Any]:
-    ports = [{"name": port_name, "containerPort": port} for port, port_name in service.container_ports.items()]
-    probe = workload.readiness_probe
+def _container(name: str, workload: VersionConfig, service: ServiceConfig) -> core.v1.ContainerArgs:
+    ports = service.container_ports
+    # Of probes, resources and the security context the configuration has Kubernetes' own shape.
+    probe: Any = workload.readiness_probe
     if probe is None and ports:
         # Without a probe a pod counts as ready before its server listens, and the first requests are refused.
-        probe = {"tcpSocket": {"port": ports[0]["containerPort"]}, "periodSeconds": 1}
-    container: dict[str, Any] = {
-        "name": name,
-        "image": workload.image,
-        "imagePullPolicy": workload.image_pull_policy,
-        "command": list(workload.command) if workload.command else None,
-        "args": list(workload.args) if workload.args else None,
-        "env": [_variable(names.env_secret(name), key, value) for key, value in workload.env.items()],
-        "ports": ports,
-        "readinessProbe": probe,
-        "livenessProbe": workload.liveness_probe,
-        "securityContext": workload.security_context,
-        "volumeMounts": [
-            {"name": names.writable(number), "mountPath": path} for number, path in enumerate(workload.writable_paths)
-        ],
+        first = core.v1.TCPSocketActionArgs(port=next(iter(ports)))
+        probe = core.v1.ProbeArgs(tcp_socket=first, period_seconds=1)
+    own: dict[str, Any] = {
+        "readiness_probe": probe,
+        "liveness_probe": workload.liveness_probe,
+        "security_context": workload.security_context,
         "resources": workload.resources,
     }
+    drain = None
     if workload.drain_seconds:
         # The pod goes on answering until every proxy has learned that it is going.
-        container["lifecycle"] = {"preStop": {"exec": {"command": ["sleep", str(workload.drain_seconds)]}}}
-    return {key: value for key, value in container.items() if value}
+        sleep = core.v1.ExecActionArgs(command=["sleep", str(workload.drain_seconds)])
+        drain = core.v1.LifecycleArgs(pre_stop=core.v1.LifecycleHandlerArgs(exec_=sleep))
+    return core.v1.ContainerArgs(
+        name=name,
+        image=workload.image,
+        image_pull_policy=workload.image_pull_policy,
+        command=workload.command or None,
+        args=workload.args or None,
+        env=[_variable(names.env_secret(name), key, value) for key, value in workload.env.items()] or None,
+        ports=[core.v1.ContainerPortArgs(name=called, container_port=port) for port, called in ports.items()] or None,
+        lifecycle=drain,
+        volume_mounts=[
+            core.v1.VolumeMountArgs(name=names.writable(number), mount_path=path)
+            for number, path in enumerate(workload.writable_paths)
+        ]
+        or None,
+        **{key: value for key, value in own.items() if value},
+    )

@@ -132,11 +132,20 @@ class Monitor:
 def _as_sent(value: Any) -> Any:
     """Plain values. Pulumi's own reading would call a whole object secret that has one secret deep inside."""
     if isinstance(value, Struct):
-        found = ((key, _as_sent(inner)) for key, inner in value.items())
-        return {key: inner for key, inner in found if inner is not None}
+        found = {key: sent for key, inner in value.items() if (sent := _as_sent(inner)) is not None}
+        return _secret(found, found.get("value")) if rpc.is_rpc_secret(found) else found
     if isinstance(value, ListValue):
         return [_as_sent(inner) for inner in value]
     return None if value == rpc.UNKNOWN else value
+
+
+def _secret(mark: Mapping[str, Any], value: Any) -> Any:
+    """With every value in it marked on its own, as a whole object may be one secret: all data of a Secret is."""
+    if isinstance(value, Mapping):
+        return {key: _secret(mark, inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_secret(mark, inner) for inner in value]
+    return {**mark, "value": value}
 
 
 def record(

@@ -45,7 +45,9 @@ def serving(config: Config, weights: Mapping[str, int], drain: int = SHORT_DRAIN
 def up(stack: Stack, config: Config) -> str:
     """What `pulumi up` printed."""
     stack.configure(config)
-    return stack.pulumi("up", "--yes", "--skip-preview")
+    printed = stack.pulumi("up", "--yes", "--skip-preview")
+    print(printed)  # where a test fails it tells more than the assertion, which cuts it
+    return printed
 
 
 def begun(kubectl: Kubectl, seconds: int, *kinds: str, host: str = HOST) -> list[streams.Held]:

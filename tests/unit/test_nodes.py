@@ -182,7 +182,8 @@ def test_each_host_has_a_command_with_its_connection() -> None:
     assert inputs["stdin"] == SCRIPT
     assert inputs["addPreviousOutputInEnv"] is False
     assert not {"triggers", "environment", "update"} & inputs.keys(), "triggers replace, sshd takes no variables"
-    connection = inputs["connection"]["value"]
+    assert all(_is_secret(value) for value in inputs["connection"].values())
+    connection = {name: secret["value"] for name, secret in inputs["connection"].items()}
     assert connection == {
         "host": "10.0.0.2",
         "port": 2222,
@@ -199,8 +200,7 @@ def test_the_private_key_is_in_secrets_only() -> None:
     recording = recorded(nodes={"reboot": True, "bastion": {**HOST, "address": "x"}})
     assert len(recording.named("Command")) == 4
     for command in recording.named("Command").values():
-        plain = {name: value for name, value in command.inputs.items() if not _is_secret(value)}
-        assert KEY not in str(plain)
+        assert KEY not in str(_without_secrets(command.inputs))
         assert KEY in str(command.inputs)
 
 
@@ -212,10 +212,16 @@ def _is_secret(value: object) -> bool:
     return isinstance(value, Mapping) and SIGNATURE in value.values()
 
 
+def _without_secrets(inputs: object) -> object:
+    if isinstance(inputs, Mapping):
+        return {name: _without_secrets(value) for name, value in inputs.items() if not _is_secret(value)}
+    return inputs
+
+
 def test_a_bastion_opens_with_the_hosts_key_unless_it_has_its_own() -> None:
     bastion = {**HOST, "address": "bastion.example.com"}
-    proxy = recorded(nodes={"bastion": bastion}).named("Command")["prepare-a"].inputs["connection"]["value"]["proxy"]
-    assert (proxy["host"], proxy["hostKey"]) == ("bastion.example.com", HOST_KEY)
+    proxy = recorded(nodes={"bastion": bastion}).named("Command")["prepare-a"].inputs["connection"]["proxy"]
+    assert (proxy["host"]["value"], proxy["hostKey"]["value"]) == ("bastion.example.com", HOST_KEY)
     assert KEY in str(proxy["privateKey"])
 
 

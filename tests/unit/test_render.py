@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pulumi
 import pytest
 import yaml
+from pulumi_kubernetes.helm.v3 import Release
 
-from components.kubernetes import HelmRelease
 from mesh import cli
 from mesh.__main__ import mesh
 from mesh.declared import declared
@@ -39,18 +38,7 @@ metadata: {name: a}
 @pytest.fixture
 def release(monkeypatch: pytest.MonkeyPatch) -> Recording:
     monkeypatch.setattr(helm, "template", lambda *_args, **_keywords: CHART)
-    return record(
-        lambda: HelmRelease(
-            "r",
-            chart="c",
-            repository=None,
-            version=None,
-            namespace="here",
-            values={},
-            skip_await=False,
-            opts=pulumi.ResourceOptions(),
-        )
-    )
+    return record(lambda: Release("r", name="r", chart="c", namespace="here", values={}, skip_await=False))
 
 
 def test_objects_of_a_chart_come_in_an_order_that_can_be_applied(release: Recording) -> None:

@@ -43,8 +43,10 @@ def config(**changes: Any) -> StackConfig:
     return load(merged(VALID, changes), defaults=NO_DEFAULTS)
 
 
-def program(stack: str, **changes: Any) -> Recording:
-    """What the whole program registers for a stack file of the checkout with `changes` laid over it."""
+def program(stack: str, secrets: Mapping[str, str] | None = None, **changes: Any) -> Recording:
+    """What the whole program registers for a stack file of the checkout with `changes` laid over it, when Pulumi has
+    decrypted `secrets` for it."""
     file = yaml.safe_load((ROOT / f"Pulumi.{stack}.yaml").read_text())["config"]
-    raw = merged(file, {f"{PROJECT}:{key}": value for key, value in changes.items()})
-    return record(lambda: runpy.run_path(str(ROOT / "__main__.py")), stack, as_pulumi_passes(raw))
+    opened = {f"{PROJECT}:{key}": value for key, value in (secrets or {}).items()}
+    raw = {**merged(file, {f"{PROJECT}:{key}": value for key, value in changes.items()}), **opened}
+    return record(lambda: runpy.run_path(str(ROOT / "__main__.py")), stack, as_pulumi_passes(raw), list(opened))

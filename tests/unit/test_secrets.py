@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import runpy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ from click.testing import CliRunner
 
 import names
 from config import files, merged
-from config.files import as_pulumi_passes
 from mesh import adopt, preflight
 from mesh.adopt import words as adopt_words
 from mesh.commands import config as config_command
@@ -24,11 +22,12 @@ from mesh.declared import declared
 from mesh.drift import find, words
 from mesh.drift.find import Applied, Report
 from mesh.program import helm, render
-from mesh.program.recorder import PROJECT, Recording, Resource, record
+from mesh.program.recorder import PROJECT, Recording, Resource
 from mesh.report import markdown, states
 from mesh.report.report import report
 from mesh.report.states import Comparison
 
+from . import given
 from .fake_kubectl import FakeKubectl, made
 from .given import ROOT, config
 from .test_preflight import CRDS, check, refusal
@@ -56,10 +55,7 @@ def no_cluster(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 
 def program(secrets: Mapping[str, str], services: Mapping[str, Any] = SERVICES) -> Recording:
     """What the program registers for the stack dev when Pulumi has decrypted `secrets` for it."""
-    file = yaml.safe_load((ROOT / "Pulumi.dev.yaml").read_text())["config"]
-    raw = {**merged(file, {f"{PROJECT}:services": services}), **{f"{PROJECT}:{key}": v for key, v in secrets.items()}}
-    keys = [f"{PROJECT}:{key}" for key in secrets]
-    return record(lambda: runpy.run_path(str(ROOT / "__main__.py")), "dev", as_pulumi_passes(raw), keys)
+    return given.program("dev", secrets, services=services)
 
 
 def opened(value: Any) -> str:

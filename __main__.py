@@ -8,6 +8,7 @@ from config import stack
 from mesh import preflight
 
 sdk.without_needless_waits()
+sdk.import_meanwhile()
 config = stack.read()
 runs_already = preflight.check(config, owner=owner())
 cluster = InCluster.of(config)

@@ -1,12 +1,13 @@
 """Exact statistics of counts: how surprising one is, and what it proves.
 
 All of it is the binomial distribution, by the incomplete beta function, so that a million requests take no longer than
-ten. https://en.wikipedia.org/wiki/Binomial_distribution
+ten. https://dlmf.nist.gov/8.17.E5
+
+SciPy has that function; it takes longer to import than most commands take in all, so it is when somebody asks.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 THREE_SIGMA = 0.0027
@@ -24,7 +25,9 @@ def at_least(count: int, requests: int, share: float) -> float:
         return 1.0
     if count > requests:
         return 0.0
-    return _incomplete_beta(share, count, requests - count + 1)
+    from scipy.special import betainc
+
+    return float(betainc(count, requests - count + 1, share))
 
 
 def surprise(count: int, requests: int, share: float) -> float:
@@ -49,14 +52,18 @@ def upper_bound(count: int, requests: int, confidence: float) -> float:
     """The highest share that `count` of `requests` is compatible with (Clopper and Pearson, one-sided)."""
     if count >= requests:
         return 1.0
-    return _root(lambda share: at_most(count, requests, share) - (1 - confidence))
+    from scipy.special import betaincinv
+
+    return float(betaincinv(count + 1, requests - count, confidence))
 
 
 def lower_bound(count: int, requests: int, confidence: float) -> float:
     """The lowest share that `count` of `requests` is compatible with."""
     if count <= 0:
         return 0.0
-    return _root(lambda share: (1 - confidence) - at_least(count, requests, share))
+    from scipy.special import betaincinv
+
+    return float(betaincinv(count, requests - count + 1, 1 - confidence))
 
 
 def needed(share: float, confidence: float, count: int = 0) -> int:
@@ -78,42 +85,3 @@ def _first(is_so: Callable[[int], bool], low: int, high: int) -> int:
         middle = (low + high) // 2
         low, high = (low, middle) if is_so(middle) else (middle + 1, high)
     return low
-
-
-def _root(falling: Callable[[float], float]) -> float:
-    low, high = 0.0, 1.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if falling(middle) > 0 else (low, middle)
-    return (low + high) / 2
-
-
-def _incomplete_beta(x: float, a: float, b: float) -> float:
-    """The regularized incomplete beta function by its continued fraction. https://dlmf.nist.gov/8.17#v"""
-    if x <= 0.0 or x >= 1.0:
-        return 0.0 if x <= 0.0 else 1.0
-    if x > (a + 1) / (a + b + 2):  # where the fraction converges slowly
-        return 1.0 - _incomplete_beta(1 - x, b, a)
-    logarithm = math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)
-    return math.exp(logarithm) * _fraction(x, a, b) / a
-
-
-def _fraction(x: float, a: float, b: float) -> float:
-    """The continued fraction by the modified method of Lentz. https://dlmf.nist.gov/3.10#iii"""
-    tiny = 1e-300
-    numerator, denominator = 1.0, 1.0 - (a + b) * x / (a + 1)
-    denominator = 1 / (denominator if abs(denominator) > tiny else tiny)
-    result = denominator
-    for m in range(1, 100_000):
-        for term in (
-            m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m)),
-            -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1)),
-        ):
-            denominator = 1 + term * denominator
-            denominator = 1 / (denominator if abs(denominator) > tiny else tiny)
-            numerator = 1 + term / numerator
-            numerator = numerator if abs(numerator) > tiny else tiny
-            result *= denominator * numerator
-        if abs(denominator * numerator - 1) < 1e-14:
-            return result
-    return result

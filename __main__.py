@@ -8,9 +8,9 @@ from config import stack
 from mesh import preflight
 
 sdk.without_needless_waits()
-sdk.import_meanwhile()
 config = stack.read()
-runs_already = preflight.check(config, owner=owner())
+with sdk.imports_meanwhile():
+    runs_already = preflight.check(config, owner=owner())
 cluster = InCluster.of(config)
 
 prepared = nodes.prepare(config, cluster)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from threading import Thread
 
@@ -27,10 +29,13 @@ def without_needless_waits() -> None:
     settings._get_rpc_manager().rpcs.append(asyncio.ensure_future(_all_outputs()))
 
 
-def import_meanwhile() -> None:
-    """Imports what nearly every stack needs of pulumi-kubernetes while the program waits for answers of the cluster.
+@contextmanager
+def imports_meanwhile() -> Iterator[None]:
+    """Imports what nearly every stack needs of pulumi-kubernetes while the program waits in here for the cluster.
 
     These are 4 MB of classes (pulumi-kubernetes 4.25.0), a sixth of a second. None of them is ever garbage to look for.
+    Nothing in here may use the package: its modules, which are loaded when they are used first, do not wait for each
+    other (findings/pulumi-lazy-modules-and-threads.sh).
     """
 
     def imported() -> None:
@@ -40,7 +45,12 @@ def import_meanwhile() -> None:
         gc.freeze()
         gc.enable()
 
-    Thread(target=imported, daemon=True).start()
+    thread = Thread(target=imported)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
 
 
 async def _all_outputs() -> None:

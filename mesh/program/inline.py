@@ -12,7 +12,9 @@ import runpy
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
+from threading import Thread
 
 import grpc  # type: ignore[import-untyped]
 from pulumi.automation._server import LanguageServer
@@ -43,7 +45,11 @@ def _served(project: Path) -> Iterator[str]:
     language_pb2_grpc.add_LanguageRuntimeServicer_to_server(LanguageServer(program), server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
+    # The largest part of what the program imports, while Pulumi starts.
+    imports = Thread(target=import_module, args=("pulumi_kubernetes.core.v1",))
+    imports.start()
     try:
         yield f"127.0.0.1:{port}"
     finally:
         server.stop(grace=None)
+        imports.join()

@@ -21,7 +21,7 @@ from mesh.routes.look import Live, look
 from mesh.routes.model import Caller
 from mesh.shift.file import edited_leaves
 from mesh.shift.plan import Plan, Weights
-from mesh.traffic.weights import described, rising, without_zeros
+from mesh.traffic.weights import rising, undeclared
 
 _CHANGES = "no changes were expected"
 """What Pulumi says of a preview with changes."""
@@ -69,7 +69,8 @@ def require_fit(driver: Stack, live: LiveService, plan: Plan, say: Callable[[str
         reading = pool.submit(callers.read, live.kubectl)
         seen = live.look()
         require_ours(driver, live, seen)
-        require_as_declared(live.weights(seen), plan.start)
+        if what := undeclared(live.weights(seen), plan.start):
+            raise NotFitError(f"{what}: run `pulumi up` to bring them together first")
         require_same_rule(live, seen)
         known = reading.result()
         endpoints = pool.submit(_endpoints, live, known)
@@ -129,15 +130,6 @@ def require_ours(driver: Stack, live: LiveService, seen: Sequence[Object]) -> No
     if others := preflight.in_the_way(live.config, found, rule, f"{PROJECT}/{driver.name}"):
         raise NotFitError(
             "\n".join(["the cluster has objects in the way that this stack does not own; nothing was changed", *others])
-        )
-
-
-def require_as_declared(found: Weights, declared: Weights) -> None:
-    if without_zeros(found) != without_zeros(declared):
-        shown = described(found) if found else "no rule"
-        raise NotFitError(
-            f"declared is {described(declared)}, but the cluster has {shown}: run `pulumi up` to bring them together "
-            "first"
         )
 
 

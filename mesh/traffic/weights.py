@@ -62,3 +62,10 @@ def without_zeros(weights: Mapping[str, int]) -> dict[str, int]:
 
 def described(weights: Mapping[str, int]) -> str:
     return ", ".join(f"{version} {weight} %" for version, weight in weights.items())
+
+
+def undeclared(found: Mapping[str, int], declared: Mapping[str, int]) -> str:
+    """In words, how the weights that were found differ from those that are declared; '' when they do not."""
+    if without_zeros(found) == without_zeros(declared):
+        return ""
+    return f"declared is {described(declared)}, but the cluster has {described(found) if found else 'no rule'}"

@@ -15,7 +15,7 @@ from mesh.routes.model import Kind
 from mesh.routes.others import Finding
 from mesh.routes.wait import LateError, until_enforced
 from mesh.traffic.split import Split, judge
-from mesh.traffic.weights import described, without_zeros
+from mesh.traffic.weights import undeclared
 
 _SECONDS = 30.0
 """How long a caller may take to have what the rule says."""
@@ -55,10 +55,8 @@ def require_declared(live: LiveService, caller: Caller) -> list[Finding]:
     if declared is None:
         return []
     seen, known = live.look(), callers.read(live.kubectl)
-    found = live.weights(seen)
-    if without_zeros(found) != without_zeros(declared):
-        shown = described(found) if found else "no rule"
-        raise NotMeasurableError(f"declared is {described(declared)}, but the cluster has {shown}; run `pulumi up`")
+    if what := undeclared(live.weights(seen), declared):
+        raise NotMeasurableError(f"{what}; run `pulumi up`")
     truth = look(live.config, live.kubectl, [live.name], seen, known)[live.name]
     own = [one for one in truth.findings if caller.key in {(by.namespace, by.name) for by in one.callers}]
     if any(one.kind is Kind.LATE for one in own):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import subprocess
+import sys
 from typing import Any
 
 import pulumi
@@ -13,6 +15,8 @@ from pulumi.runtime.proto import engine_pb2
 
 from components import sdk
 from mesh.program.recorder import record
+
+from .given import ROOT
 
 
 @pytest.mark.parametrize("asked_for", [False, True])
@@ -70,3 +74,36 @@ def test_an_output_that_fails_ends_the_program_though_another_never_comes() -> N
 
     with pytest.raises(ZeroDivisionError):
         record(program)
+
+
+_PROGRAM = """
+import gc, sys
+from unittest import mock
+from components import sdk
+from mesh import preflight
+from tests.unit.given import program
+with sdk.imports_meanwhile():
+    pass
+assert gc.isenabled() and gc.get_freeze_count() and "pulumi_kubernetes.core.v1" in sys.modules
+with mock.patch.object(preflight, "check", lambda _config, owner: None):
+    program("dev", **CHANGES)
+print(*sorted(name for name in sys.modules if name.startswith(("pulumi_kubernetes.", "pulumi_command."))))
+"""
+
+
+@pytest.mark.parametrize(
+    ("changes", "module", "loaded"),
+    [
+        ({}, "pulumi_kubernetes.networking.v1.NetworkPolicy", False),
+        ({"namespace": {"defaultDeny": True}}, "pulumi_kubernetes.networking.v1.NetworkPolicy", True),
+        ({}, "pulumi_kubernetes.policy.v1.PodDisruptionBudget", False),
+        ({}, "pulumi_command.remote.command", False),
+        ({}, "pulumi_command.local.command", True),
+        ({}, "pulumi_kubernetes.core.v1.Namespace", True),
+    ],
+)
+def test_a_stack_loads_the_classes_of_what_it_has(changes: dict[str, Any], module: str, loaded: bool) -> None:
+    program = _PROGRAM.replace("CHANGES", repr(changes))
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (module in done.stdout.split()) is loaded

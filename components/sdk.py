@@ -29,23 +29,26 @@ def without_needless_waits() -> None:
     settings._get_rpc_manager().rpcs.append(asyncio.ensure_future(_all_outputs()))
 
 
+def import_classes() -> None:
+    """What nearly every stack needs of pulumi-kubernetes: 4 MB of classes (4.25.0), which take a sixth of a second.
+
+    None of them is ever garbage to look for.
+    """
+    gc.disable()
+    for module in ("core.v1", "apps.v1", "helm.v3", "apiextensions"):
+        import_module(f"pulumi_kubernetes.{module}")
+    gc.freeze()
+    gc.enable()
+
+
 @contextmanager
 def imports_meanwhile() -> Iterator[None]:
-    """Imports what nearly every stack needs of pulumi-kubernetes while the program waits in here for the cluster.
+    """Imports the classes while the program waits in here for the cluster.
 
-    These are 4 MB of classes (pulumi-kubernetes 4.25.0), a sixth of a second. None of them is ever garbage to look for.
     Nothing in here may use the package: its modules, which are loaded when they are used first, do not wait for each
     other (findings/pulumi-lazy-modules-and-threads.sh).
     """
-
-    def imported() -> None:
-        gc.disable()
-        for module in ("core.v1", "apps.v1", "helm.v3", "apiextensions"):
-            import_module(f"pulumi_kubernetes.{module}")
-        gc.freeze()
-        gc.enable()
-
-    thread = Thread(target=imported)
+    thread = Thread(target=import_classes)
     thread.start()
     try:
         yield

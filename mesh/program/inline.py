@@ -12,16 +12,17 @@ import runpy
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
-from threading import Thread
 
 import grpc  # type: ignore[import-untyped]
 from pulumi.automation._server import LanguageServer
 from pulumi.runtime.proto import language_pb2_grpc
 
+from components import sdk
 from mesh.program.offline import offline
 from mesh.program.stack import Stack
+
+sdk.import_classes()  # this is imported when the program is to run, and while the cluster is asked
 
 
 def pulumi(stack: Stack, *args: str) -> str:
@@ -45,11 +46,7 @@ def _served(project: Path) -> Iterator[str]:
     language_pb2_grpc.add_LanguageRuntimeServicer_to_server(LanguageServer(program), server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
-    # The largest part of what the program imports, while Pulumi starts.
-    imports = Thread(target=import_module, args=("pulumi_kubernetes.core.v1",))
-    imports.start()
     try:
         yield f"127.0.0.1:{port}"
     finally:
         server.stop(grace=None)
-        imports.join()

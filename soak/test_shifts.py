@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -62,7 +63,7 @@ ALL_V1 = dict.fromkeys(VERSIONS, 0) | {"v1": 100}
 
 def serving(config: Config, versions: Mapping[str, Mapping[str, Any]], weights: Mapping[str, int]) -> Config:
     """Nothing but istiod and the node agent is needed for these versions of bill-service."""
-    changed = merged(config, {"mesh": {"ingress": False, "egress": False}})
+    changed = merged(deepcopy(config), {"mesh": {"ingress": False, "egress": False}})  # that of the session stays
     gone = dict.fromkeys({"v1", "v2"} - set(versions))
     changed["services"]["bill-service"]["versions"] = {**gone, **versions}
     changed["routing"] = {"bill-service": {"weights": dict(weights)}}
@@ -163,8 +164,11 @@ def test_versions_that_never_start(
 ) -> None:
     """The first request to them would fail: the shift is refused before there is any."""
     if number == 0:
-        versions = {"v1": VERSIONS["v1"], "broken": BROKEN[kind]}
-        changed = serving(config, versions, {"v1": 100})
+        # Without pods first, so that the rule is as declared: else the shift would be refused for that.
+        versions = {"v1": VERSIONS["v1"], "broken": {**BROKEN[kind], "replicas": 0}}
+        side_by_side.configure(serving(config, versions, {"v1": 100}))
+        side_by_side.up()
+        changed = serving(config, versions | {"broken": BROKEN[kind]}, {"v1": 100})
         changed["services"]["bill-service"]["timeout"] = "20s"
         side_by_side.configure(changed)
         with pytest.raises(PulumiError, match="broken"):

@@ -23,7 +23,7 @@ from mesh.shift.interrupts import Interrupts
 from mesh.shift.journal import BusyError, Journal
 from mesh.shift.plan import Outcome, Plan, Weights, run
 from mesh.shift.watch import Watch
-from mesh.shift.world import LiveWorld, import_meanwhile
+from mesh.shift.world import LiveWorld
 from mesh.traffic.gate import requests_needed
 from mesh.traffic.weights import aimed, described, rising
 
@@ -100,7 +100,6 @@ def command(
                 asked = f"the stack {stack} is protected: add --yes, or --pr for a pull request"
                 raise cli.Failure(asked, cli.Exit.USAGE)
             fit.require_current(driver)
-        import_meanwhile()
         fit.require_pulumi(driver)
         shift = _how(live, steps, interval, probes, now)
         with Journal(driver) as journal:

@@ -6,8 +6,6 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib import import_module
-from threading import Thread
 
 import names
 from config import edit
@@ -111,11 +109,6 @@ class LiveWorld:
             self.error = str(error)
             self.say(f"! {error}")
             raise ApplyError from None
-
-
-def import_meanwhile() -> None:
-    """Begins to import what applies weights, which takes its time, as the cluster does that is asked first."""
-    Thread(target=import_module, args=("mesh.program.inline",)).start()
 
 
 @contextmanager

@@ -32,6 +32,8 @@ ROOMS = (
 # What such commands are given.
 GIVEN = [f"MESH_{name}" for name in ("CONTEXT", "KUBECONFIG", "NAMESPACE", "OWNER", "PURGE")]
 # A room that needs another one of its own floor.
+LIVE = ("wait", "purge", "nodes")
+"""The modules of `mesh` that live states have as commands."""
 BESIDE = {("recover", "drift"), ("report", "declared")}
 # By their name alone: the program of a stack, which runs them.
 TYPE_CHECKING = "TYPE_CHECKING"
@@ -84,7 +86,7 @@ def test_folders_use_only_what_the_architecture_allows() -> None:
             assert used <= allowed, f"{file.relative_to(ROOT)} uses {used - allowed}"
 
 
-@pytest.mark.parametrize("module", ["wait", "purge", "nodes"])
+@pytest.mark.parametrize("module", LIVE)
 def test_what_live_states_have_as_commands_stays_where_it_is(module: str) -> None:
     """`python -m mesh.wait` and its like run again when a stack of an earlier version is changed or destroyed."""
     done = subprocess.run(

@@ -700,7 +700,7 @@ def test_the_proxies_know_every_subset_before_any_weight_points_to_one() -> None
     for weights in recording.named("VirtualService").values():
         assert command.urn in weights.dependencies
     assert set(recording.named("VirtualService")) == {"vs-a", "vs-bill-service"}
-    assert "stdin" in command.replace_on_changes, "an update would run nothing at the end"
+    assert command.replace_on_changes == ("stdin", "triggers[*]"), "an update would run nothing at the end"
     services = json.loads(command.inputs["stdin"])
     assert services["a"] == {"selector": {"app": "a"}, "subsets": {"v1": {"version": "v1"}}}
 

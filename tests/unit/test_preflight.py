@@ -26,6 +26,14 @@ RULES = ("destinationrules", "virtualservices", "gateways", "serviceentries")
 CRDS = [*(crd(kind, "networking.istio.io") for kind in RULES), crd("peerauthentications", "security.istio.io")]
 
 
+ALL_KINDS = {
+    *("Namespace", "Service", "ServiceAccount", "Secret", "Deployment", "StatefulSet", "DaemonSet"),
+    *("NetworkPolicy", "PodDisruptionBudget", "PeerAuthentication"),
+    *("DestinationRule", "VirtualService", "Gateway", "ServiceEntry"),
+}
+"""That the components make."""
+
+
 def istiod(version: str) -> Object:
     pod = made("Pod", "istiod-1", "istio-system", spec={"containers": [{"image": f"docker.io/istio/pilot:{version}"}]})
     pod["metadata"]["labels"] = {"app": "istiod", "istio.io/rev": "default"}
@@ -115,7 +123,7 @@ def test_every_kind_that_the_components_make_is_looked_up(monkeypatch: pytest.Mo
         egress={"api.example.com": {}},
     )
     declared = preflight.declared(given)
-    assert {kind for kind, _ in declared} == preflight._RESOURCES.keys() | {"Secret"}
+    assert {kind for kind, _ in declared} == ALL_KINDS == preflight._RESOURCES.keys() | {"Secret"}
     text = refusal(monkeypatch, given, *(live(kind, name) for kind, name in declared))
     assert f"  {len(declared)}. " in text
     for kind, name in declared:

@@ -10,7 +10,7 @@ import pulumi
 import pulumi_kubernetes as kubernetes
 
 import names
-from config import Cluster, StackConfig
+from config import StackConfig
 
 _API: Final[Mapping[str, str]] = {
     **dict.fromkeys(("DestinationRule", "VirtualService", "Gateway", "ServiceEntry"), names.ROUTING_API),
@@ -30,8 +30,17 @@ class InCluster:
 
     @classmethod
     def of(cls, config: StackConfig) -> InCluster:
+        """https://www.pulumi.com/registry/packages/kubernetes/api-docs/provider/"""
         has_secrets = any(service.secrets for service in config.services.values())
-        return cls(provider("cluster", config.cluster, has_secrets=has_secrets))
+        provider = kubernetes.Provider(
+            "cluster",
+            context=config.cluster.context or None,
+            kubeconfig=config.cluster.kubeconfig or None,
+            enable_server_side_apply=True,
+            # Else a changed value would delete the Secret and make it anew, and a pod that starts in between has none.
+            enable_secret_mutable=True if has_secrets else None,
+        )
+        return cls(provider)
 
     def after(self, *resources: pulumi.Resource, protect: bool = False) -> pulumi.ResourceOptions:
         """For a component that is made when `resources` are done; on destroy it goes before them. `protect` goes for
@@ -41,18 +50,6 @@ class InCluster:
     def has(self, component: Made) -> Made:
         self.made.append(component)
         return component
-
-
-def provider(name: str, cluster: Cluster, *, has_secrets: bool = False) -> kubernetes.Provider:
-    """The way to one cluster. https://www.pulumi.com/registry/packages/kubernetes/api-docs/provider/"""
-    return kubernetes.Provider(
-        name,
-        context=cluster.context or None,
-        kubeconfig=cluster.kubeconfig or None,
-        enable_server_side_apply=True,
-        # Else a changed value would delete the Secret and make it anew, and a pod that starts in between has none.
-        enable_secret_mutable=True if has_secrets else None,
-    )
 
 
 def metadata(

@@ -128,17 +128,20 @@ class Workload(pulumi.ComponentResource):
         called = names.workload(self._name, version)
         own = self._metadata(called, labels=selector)
         opts = self._opts(depends_on=[self._account, *secret, *after], custom_timeouts=timeouts)
-        spec: dict[str, Any] = {"selector": matched, "template": self._laid_over(template, workload)}
+        laid: Any = self._laid_over(template, workload)
         made: pulumi.Resource
         match service.workload:
             case "Deployment":
-                deployed = apps.v1.DeploymentSpecArgs(**spec, replicas=workload.replicas)
+                deployed = apps.v1.DeploymentSpecArgs(selector=matched, template=laid, replicas=workload.replicas)
                 made = apps.v1.Deployment(called, metadata=own, spec=deployed, opts=opts)
             case "StatefulSet":
-                stateful = apps.v1.StatefulSetSpecArgs(**spec, replicas=workload.replicas, service_name=self._name)
+                stateful = apps.v1.StatefulSetSpecArgs(
+                    selector=matched, template=laid, replicas=workload.replicas, service_name=self._name
+                )
                 made = apps.v1.StatefulSet(called, metadata=own, spec=stateful, opts=opts)
             case "DaemonSet":
-                made = apps.v1.DaemonSet(called, metadata=own, spec=apps.v1.DaemonSetSpecArgs(**spec), opts=opts)
+                on_each = apps.v1.DaemonSetSpecArgs(selector=matched, template=laid)
+                made = apps.v1.DaemonSet(called, metadata=own, spec=on_each, opts=opts)
         if not service.disruption_budget:
             return [made]
         # One for each version: one for all of them would let every pod of a version go while another has enough.
@@ -240,12 +243,9 @@ def _container(name: str, workload: VersionConfig, service: ServiceConfig) -> co
         # Without a probe a pod counts as ready before its server listens, and the first requests are refused.
         first = core.v1.TCPSocketActionArgs(port=next(iter(ports)))
         probe = core.v1.ProbeArgs(tcp_socket=first, period_seconds=1)
-    own: dict[str, Any] = {
-        "readiness_probe": probe,
-        "liveness_probe": workload.liveness_probe,
-        "security_context": workload.security_context,
-        "resources": workload.resources,
-    }
+    liveness: Any = workload.liveness_probe
+    security: Any = workload.security_context
+    resources: Any = workload.resources
     drain = None
     if workload.drain_seconds:
         # The pod goes on answering until every proxy has learned that it is going.
@@ -265,5 +265,8 @@ def _container(name: str, workload: VersionConfig, service: ServiceConfig) -> co
             for number, path in enumerate(workload.writable_paths)
         ]
         or None,
-        **{key: value for key, value in own.items() if value},
+        readiness_probe=probe or None,
+        liveness_probe=liveness or None,
+        security_context=security or None,
+        resources=resources or None,
     )

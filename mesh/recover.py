@@ -254,5 +254,5 @@ def export(stack: Stack) -> Mapping[str, Any]:
 
 
 def _export(stack: Stack) -> dict[str, Any]:
-    state: dict[str, Any] = json.loads(stack.pulumi("stack", "export"))
+    state: dict[str, Any] = json.loads(stack.read("stack", "export"))
     return state

@@ -5,12 +5,18 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from config.files import PROJECT
+
+# What Pulumi says of a state that is being written while it reads, from a folder or a mounted disk: gocloud.dev's file
+# store replaces the state itself in one step, but not the file with its attributes, which is empty for a moment.
+TORN = "failed to load checkpoint: EOF"
+TRIES = 5
 
 
 class PulumiError(Exception):
@@ -65,6 +71,17 @@ class Stack:
             raise PulumiError(command, done.stdout)
         return done.stdout
 
+    def read(self, *args: str) -> str:
+        """What a command that only reads the state printed, which another one may be writing meanwhile."""
+        for _ in range(TRIES - 1):
+            try:
+                return self.pulumi(*args)
+            except PulumiError as error:
+                if TORN not in error.output:
+                    raise
+                time.sleep(0.2)
+        return self.pulumi(*args)
+
     def up(self, *args: str) -> dict[str, int]:
         """`pulumi up`; how many resources were created, updated, deleted, replaced or left the same."""
         self.pulumi("up", "--yes", "--skip-preview", *args)
@@ -80,11 +97,11 @@ class Stack:
         return changes
 
     def outputs(self) -> dict[str, Any]:
-        outputs: dict[str, Any] = json.loads(self.pulumi("stack", "output", "--json"))
+        outputs: dict[str, Any] = json.loads(self.read("stack", "output", "--json"))
         return outputs
 
     def resources(self, show_secrets: bool = False) -> list[dict[str, Any]]:
         """The resources in the state, its secrets encrypted unless they are to be shown."""
-        state = json.loads(self.pulumi("stack", "export", *(["--show-secrets"] if show_secrets else [])))
+        state = json.loads(self.read("stack", "export", *(["--show-secrets"] if show_secrets else [])))
         resources: list[dict[str, Any]] = state["deployment"].get("resources") or []
         return resources

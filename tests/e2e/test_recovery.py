@@ -6,9 +6,11 @@ and whose workloads have a stuck pod.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +22,7 @@ from harness.traces import Traces, traces_settled
 from harness.traffic import ask, wait_until_answering, wait_until_enforced
 from localcluster import EmbeddedCluster
 from mesh.cluster.kubectl import Kubectl
+from mesh.program.stack import TORN
 from mesh.recover import locks
 
 NAMESPACE = "istio-demo"
@@ -67,6 +70,21 @@ def test_killed_upgrade_converges(stack: Stack, config: Config, kubectl: Kubectl
     recover(stack)
     stack.up()
     assert_up(stack, kubectl)
+
+
+def test_a_state_that_is_being_written_is_read_a_moment_later(stack: Stack) -> None:
+    """As Pulumi leaves it for a moment at each write, here for half a second."""
+    state = Path(stack.variables["PULUMI_BACKEND_URL"].removeprefix("file://"))
+    (attributes,) = state.rglob(f"{stack.name}.json.attrs")
+    whole = attributes.read_bytes()
+    attributes.write_bytes(b"")
+    with pytest.raises(PulumiError, match=TORN):
+        stack.pulumi("stack", "output")
+    written = threading.Timer(0.5, attributes.write_bytes, [whole])
+    written.start()
+    assert stack.outputs()["weights"] and stack.resources()
+    written.join()
+    assert stack.mesh("recover").stdout == "Nothing was left behind.\n"
 
 
 @pytest.fixture

@@ -77,6 +77,8 @@ RPC = {
     **{how: grpc(f"-how={how}", "-share=0.4") for how in ("headers", "trailers", "early")},
     **{how: grpc(f"-how={how}") for how in ("slow", "hang")},
 }
+# Whoever is first to see that the deadline is over: the caller, its proxy, or the server by its own status.
+LATE = "too late|given up|answered with an error"
 LEDGER = {"v1": server(), "good": server(), "closes": listening(CLOSES), "mute": listening(BAD["hang"])}
 # With two pods each; of `half` one fails.
 CATALOG = {
@@ -262,9 +264,8 @@ def test_a_version_of_which_one_pod_is_bad_is_taken_back(shop: Stack, kubectl: K
         ("headers", "answered with an error"),
         ("trailers", "answered with an error"),
         ("early", "cut short"),
-        # Whoever is first to see that the deadline is over: the caller, its proxy, or the server by its own status.
-        ("slow", "too late|given up"),
-        ("hang", "too late|given up"),
+        ("slow", LATE),
+        ("hang", LATE),
     ],
 )
 def test_a_bad_version_of_grpc_is_taken_back(shop: Stack, kubectl: Kubectl, version: str, words: str) -> None:
@@ -298,8 +299,7 @@ def test_by_prometheus_the_verdicts_are_the_same(
         assert words in failed(shifted(shop, kubectl, "search", "v2", search))
     by_prometheus(serving(cluster, server()))
     shop.up()
-    late = "too late|given up"
-    for version, words in (("trailers", "answered with an error"), ("slow", late), ("hang", late)):
+    for version, words in (("trailers", "answered with an error"), ("slow", LATE), ("hang", LATE)):
         assert re.search(words, failed(shifted(shop, kubectl, "rpc", version, rpc)))
     assert "nobody answered" in failed(shifted(shop, kubectl, "ledger", "closes", ledger))
     with Calling(kubectl, *search) as calling:

@@ -32,8 +32,11 @@ $(READY): requirements-dev.txt
 demo: $(READY)
 	@$(BIN)/python demo.py
 
+# Two workers, each with a cluster of its own; a module of tests stays with one of them. What cannot be built on this
+# machine is told at once, and again by the tests that are not run without it.
 test: check
-	@$(BIN)/python -m pytest
+	-@$(BIN)/python -m localcluster build --tests
+	@$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
 check: $(READY)
 	@$(BIN)/ruff format --check --quiet .

@@ -26,11 +26,13 @@ def _parser() -> argparse.ArgumentParser:
         commands.add_parser(name, help=text).add_argument("--name", default=DEFAULT, choices=NAMES)
     builds = commands.add_parser("build", help="build what the embedded cluster is made of, and nothing else")
     builds.add_argument("groups", nargs="*", metavar="GROUP", help=", ".join(build.WEIGHTS))
+    builds.add_argument("--tests", action="store_true", help="also what only the tests and people use")
     return parser
 
 
-def _build(groups: Sequence[str]) -> None:
-    wanted = [build.require_group(group) for group in groups] or build.DEFAULT_GROUPS
+def _build(groups: Sequence[str], tests: bool) -> None:
+    wanted = [build.require_group(group) for group in groups] or [*build.DEFAULT_GROUPS]
+    wanted += [group for group in (*build.TOOLS, *build.HELPERS) if tests and group not in wanted]
     prerequisites.check_go()
     missing = build.missing(wanted)
     if missing:
@@ -50,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for name, value in cluster.environment(options.name).items():
                 print(f"export {name}={shlex.quote(value)}")
         else:
-            _build(options.groups)
+            _build(options.groups, options.tests)
     except (ClusterError, OSError) as error:
         print(f"localcluster: {error}", file=sys.stderr)
         return 2

@@ -113,10 +113,12 @@ WEIGHTS = {
     "images": 30.0,
     "vm": 40.0,
 }
-# The cluster runs without these: what renders charts, what it is compared with, and what checks the workflows.
+# The cluster runs without these: what renders charts, what it is compared with, and what checks the workflows,
 TOOLS = ("tools", "helm", "actionlint")
-# Nor does it need a machine with a kernel of its own, proxies that are none, or callers of gRPC.
-DEFAULT_GROUPS = tuple(name for name in WEIGHTS if name not in (*TOOLS, "vm", "simulated-proxies", "calls"))
+# the tests' callers of gRPC, and proxies that are none.
+HELPERS = ("calls", "simulated-proxies")
+# Nor does it need a machine with a kernel of its own.
+DEFAULT_GROUPS = tuple(name for name in WEIGHTS if name not in (*TOOLS, *HELPERS, "vm"))
 # What a first build takes with the Go caches, and what a cluster takes afterwards.
 COLD_DISK = 16
 WARM_DISK = 3
@@ -270,7 +272,7 @@ def build(groups: Sequence[str] = DEFAULT_GROUPS) -> None:
             # The provider shares few packages with the cluster: two compilers at once use the cores better than one.
             compiled = [
                 chain("language-host", "kubernetes-provider", "helm"),
-                chain("cluster", *(tool for tool in TOOLS if tool != "helm"), "simulated-proxies", "calls"),
+                chain("cluster", *(tool for tool in TOOLS if tool != "helm"), *HELPERS),
                 chain("debian", "envoy", "charts", "vm"),
             ]
             failed = next((done for done in wait(compiled, return_when=FIRST_EXCEPTION).done if done.exception()), None)

@@ -6,14 +6,14 @@ from collections import Counter
 
 import pytest
 
-from tests.e2e import conftest as e2e
+from tests.conftest import write_not_run
 from tests.e2e.conftest import cluster, config, kubectl, others, owner, shop, stack
 
 __all__ = ["cluster", "config", "kubectl", "others", "owner", "shop", "stack"]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    e2e.pytest_terminal_summary(terminalreporter)
+    write_not_run(terminalreporter)
     series: dict[str, Counter[str]] = {}
     for outcome in ("passed", "failed", "error"):
         for report in terminalreporter.stats.get(outcome, ()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -16,12 +17,24 @@ from harness.stack import Stack, stack_file
 from harness.traffic import Load
 from harness.unchanged import Unchanged
 from localcluster.build import locked
+from localcluster.instance import cache
 from mesh.cluster.kubectl import Kubectl
+from tests.conftest import not_run
 
-# Another one lets two checkouts run their suites side by side.
-INSTANCE = os.environ.get("TEST_CLUSTER", "test")
-NOT_RUN: list[str] = []
+# Each of the suite's workers has a cluster for itself. Another name lets two checkouts run their suites side by side.
+CLUSTERS = {"gw0": "test", **{f"gw{number - 1}": f"test-{number}" for number in range(2, 10)}}
+INSTANCE = os.environ.get("TEST_CLUSTER") or CLUSTERS[os.environ.get("PYTEST_XDIST_WORKER", "gw0")]
 SHOP = Path(__file__).parent / "shop"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def machine(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Shared with the modules that run on the other clusters; one that is marked `alone` waits until they are done."""
+    lock = cache() / "locks" / "machine"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX if request.node.get_closest_marker("alone") else fcntl.LOCK_SH)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -32,10 +45,7 @@ def cluster() -> Iterator[localcluster.EmbeddedCluster]:
             localcluster.down(INSTANCE, localcluster.Choice.EMBEDDED)
             cluster = localcluster.up(INSTANCE, localcluster.Choice.EMBEDDED)
         except localcluster.ClusterError as error:
-            if "CI" in os.environ:
-                raise
-            NOT_RUN.append(str(error))
-            pytest.skip(str(error))
+            not_run("the end-to-end tests", error)
         assert isinstance(cluster, localcluster.EmbeddedCluster)
         try:
             yield cluster
@@ -136,8 +146,3 @@ def no_request_fails(
         assert sent.failures == []
 
     return load
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    for reason in NOT_RUN[:1]:
-        terminalreporter.write_line(f"NOT RUN: the end-to-end tests, because {reason}", red=True)

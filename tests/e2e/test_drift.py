@@ -6,11 +6,7 @@ import base64
 import json
 import secrets
 import subprocess
-import sys
-import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -20,7 +16,6 @@ import pytest
 from config import merged
 from harness.stack import PulumiError, Stack
 from harness.traffic import wait_until_enforced
-from mesh.check.sidecars import limit
 from mesh.cluster.kubectl import Kubectl
 
 NAMESPACE = "istio-demo"
@@ -117,71 +112,6 @@ def test_a_rule_that_envoy_refuses_is_named(installed: Stack, kubectl: Kubectl) 
         assert "has not taken istiod's latest listener. Envoy says: " in checked.stdout, checked.stdout
     finally:
         kubectl.run("delete", "envoyfilter", "refused", f"--namespace={NAMESPACE}")
-
-
-PROXYS_USER = 1337
-HOG = f"""\
-import ctypes, os, resource, signal, sys
-signal.alarm(300)
-libc = ctypes.CDLL(None, use_errno=True)
-most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-os.setuid({PROXYS_USER})
-held = 0
-while held < most - 100 and libc.inotify_init1(0) >= 0:
-    held += 1
-print(held, held < most - 100, flush=True)
-sys.stdin.read()
-"""
-
-
-@contextmanager
-def no_inotify_instance_left() -> Iterator[None]:
-    """Holds all that the user of the proxies has left, and ends with this process, or after five minutes.
-
-    The limit is one for each user of the whole machine, so lowering it would hit others; this hits new proxies alone.
-    """
-    hogs: list[subprocess.Popen[str]] = []
-    try:
-        for _ in range(50):  # as many as it takes, as each may open so many files only
-            hogs.append(
-                subprocess.Popen([sys.executable, "-c", HOG], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-            )
-            said = hogs[-1].stdout
-            assert said
-            held, all_held = said.readline().split()
-            if all_held == "True":
-                break
-        print(f"{len(hogs)} processes hold inotify instances, the last one {held}")
-        assert all_held == "True"
-        yield
-    finally:
-        for hog in hogs:
-            hog.communicate()
-
-
-def test_a_sidecar_that_cannot_start_is_named_with_the_reason_and_the_fix(installed: Stack, kubectl: Kubectl) -> None:
-    def restart() -> None:
-        kubectl.run("delete", "pod", f"--namespace={NAMESPACE}", "--selector=version=v2", "--wait=true", timeout=120)
-
-    with no_inotify_instance_left():
-        restart()
-        end = time.monotonic() + 120
-        while "istio-proxy of " not in (checked := installed.mesh("check")).stdout and time.monotonic() < end:
-            time.sleep(2)
-        print(checked.stdout)
-        assert checked.returncode == 1
-        (told,) = (line for line in checked.stdout.splitlines() if "istio-proxy of " in line)
-        assert told.startswith(f"✗ istio-proxy of {NAMESPACE}/bill-service-v2-")
-        assert "does not start on the node node: no inotify instance is left for it" in told
-        assert "fix: raise fs.inotify.max_user_instances there: nodes.mode" in checked.stdout
-    pods = kubectl.items("pods", f"--namespace={NAMESPACE}", "--selector=version=v1")
-    assert limit(kubectl, pods) == int(Path("/proc/sys/fs/inotify/max_user_instances").read_text())
-    restart()  # or it would wait for the end of its back-off
-    kubectl.run("rollout", "status", "deployment/bill-service-v2", f"--namespace={NAMESPACE}", timeout=120)
-    checked = installed.mesh("check")
-    assert checked.returncode == 0, checked.stdout
-    assert "✓ no sidecar or init container that cannot start" in checked.stdout
 
 
 def test_every_edit_is_named_and_put_right(installed: Stack, kubectl: Kubectl) -> None:

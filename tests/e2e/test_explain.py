@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -15,8 +14,8 @@ from harness.stack import Stack
 from harness.waiting import eventually
 from localcluster import EmbeddedCluster
 from mesh.cluster.kubectl import Kubectl
+from tests.conftest import not_run
 from tests.e2e import browser
-from tests.e2e.conftest import NOT_RUN
 
 NAMESPACE = "istio-demo"
 SCOPE = f"--namespace={NAMESPACE}"
@@ -228,10 +227,7 @@ def test_the_page_is_readable_in_a_browser(meshed: Stack, tmp_path: Path, dark: 
     try:
         seen = browser.look(page, dark=dark)
     except browser.NoBrowserError as error:
-        if "CI" in os.environ:
-            raise
-        NOT_RUN.append(str(error))
-        pytest.skip(str(error))
+        not_run("the look at the page in a browser", error)
     assert seen["dark"] is dark
     assert seen["page"] < 0.05 if dark else seen["page"] > 0.8
     for wrong in ("requests", "outside", "overlapping", "faint", "deadLinks"):

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from localcluster import ClusterError, build, prerequisites
-
-NOT_RUN: list[str] = []
+from tests.conftest import not_run
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -20,10 +19,7 @@ def tools() -> Iterator[None]:
         prerequisites.check_go()
         build.build(["charts", *build.TOOLS])
     except ClusterError as error:
-        if "CI" in os.environ:
-            raise
-        NOT_RUN.append(str(error))
-        pytest.skip(str(error))
+        not_run("the tests in tests/parity", error)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", f"{build.user_binaries()}{os.pathsep}{os.environ['PATH']}")
         yield
@@ -33,8 +29,3 @@ def tools() -> Iterator[None]:
 def charts() -> Path:
     """Istio's charts as its release has them."""
     return build.charts()
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    for reason in NOT_RUN[:1]:
-        terminalreporter.write_line(f"NOT RUN: the tests in tests/parity, because {reason}", red=True)

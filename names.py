@@ -128,8 +128,15 @@ def outside(host: str) -> str:
     return f"egress-{host.replace('.', '-')}"
 
 
-ANNOUNCED = "subsets-announced"
-"""The command that waits for the proxies between subsets and weights."""
+SUBSETS, VERSIONS = "subsets", "versions"
+"""Of all services: what the proxies have to know before the weights change, and what is to have no pods afterwards."""
 
-DRAINED = "versions-drained"
-"""The command that waits for the requests between weights and versions that are to have no pods."""
+
+def announced(subsets: str) -> str:
+    """The command that waits for the proxies between subsets and weights."""
+    return f"{subsets}-announced"
+
+
+def drained(versions: str) -> str:
+    """The command that waits for the requests between weights and versions that are to have no pods."""
+    return f"{versions}-drained"

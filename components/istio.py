@@ -86,6 +86,6 @@ def install(
     """What has to be there before a pod starts with a sidecar: of the mesh of somebody else no more than the nodes."""
     if config.mesh.mode != "managed":
         return prepared
-    leftovers = Purge("leftovers", PurgeArgs(config.cluster, config.mesh))
+    leftovers = Purge(cluster.called("leftovers"), PurgeArgs(config.cluster, config.mesh), cluster.inside())
     after = cluster.after(leftovers, *prepared, protect=config.protect)
-    return cluster.has(Istio("mesh", IstioArgs(config.mesh, first), after)).injection
+    return cluster.has(Istio(cluster.called("mesh"), IstioArgs(config.mesh, first), after)).injection

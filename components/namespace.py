@@ -52,7 +52,9 @@ class WorkloadNamespace(pulumi.ComponentResource):
 def open_for(config: StackConfig, cluster: InCluster, injection: Sequence[pulumi.Resource]) -> WorkloadNamespace:
     """The stack's workloads, when a pod can start with a sidecar."""
     args = WorkloadNamespaceArgs(config.namespace, config.mesh, config.follows_one_revision)
-    return cluster.has(WorkloadNamespace("workloads", args, cluster.after(*injection, protect=config.protect)))
+    return cluster.has(
+        WorkloadNamespace(cluster.called("workloads"), args, cluster.after(*injection, protect=config.protect))
+    )
 
 
 def injection_labels(mesh: Mesh) -> dict[str, str]:

@@ -72,7 +72,7 @@ def close(config: StackConfig, cluster: InCluster, namespace: WorkloadNamespace)
     """The namespace, where it is to be."""
     if config.namespace.default_deny:
         args = NetworkPoliciesArgs(config, namespace.namespace)
-        cluster.has(NetworkPolicies("network", args, cluster.after(namespace)))
+        cluster.has(NetworkPolicies(cluster.called("network"), args, cluster.after(namespace)))
 
 
 def _exits(config: StackConfig) -> list[networking.v1.NetworkPolicyEgressRuleArgs]:

@@ -13,8 +13,9 @@ from pulumi_command import local, remote
 from pulumi_kubernetes import apps, core, meta
 
 import names
+from components.commands import python
 from components.kubernetes import InCluster, metadata, owner
-from config import Cluster, Machine, NodeHost, Nodes, StackConfig, stack
+from config import Cluster, Machine, NodeHost, Nodes, StackConfig
 from istio import kernel
 
 SCRIPT = (Path(__file__).parent / "prepare-node.sh").read_text()
@@ -118,7 +119,7 @@ class NodePrep(pulumi.ComponentResource):
             restart = local.Command(
                 f"restart-{name}",
                 # The agent keeps the keys in memory and ends with the command, however that ends.
-                create="ssh-agent .venv/bin/python -m mesh.nodes restart",
+                create=f"ssh-agent {python('-m mesh.nodes restart')}",
                 stdin=pulumi.Output.json_dumps(request),
                 opts=pulumi.ResourceOptions(parent=self, depends_on=before),
             )
@@ -211,13 +212,13 @@ class NodePrep(pulumi.ComponentResource):
         )
 
 
-def prepare(config: StackConfig, cluster: InCluster) -> list[pulumi.Resource]:
+def prepare(config: StackConfig, cluster: InCluster) -> list[NodePrep]:
     """What has to be done before the mesh starts."""
     if config.nodes.mode == "none":
         return []
-    keys = stack.secret("sshPrivateKey"), stack.secret("bastionPrivateKey")
+    keys = cluster.secret("sshPrivateKey"), cluster.secret("bastionPrivateKey")
     args = NodePrepArgs(config.nodes, kernel.modules(config), config.cluster, *keys)
-    return [cluster.has(NodePrep("nodes", args, cluster.after()))]
+    return [cluster.has(NodePrep(cluster.called("nodes"), args, cluster.after()))]
 
 
 def _volume(sysctl: str) -> str:

@@ -11,11 +11,9 @@ from dataclasses import dataclass
 import pulumi
 from pulumi_command import local
 
+from components.commands import python
 from components.kubernetes import InCluster, owner
 from config import Cluster, Mesh, StackConfig
-
-# A relative path, as Pulumi runs its plugins in the project's folder: the state must not name a machine.
-_PURGE = ".venv/bin/python -m mesh.purge"
 
 
 @dataclass(frozen=True)
@@ -39,13 +37,11 @@ class PurgeArgs:
 class _AtDestroy(pulumi.ComponentResource):
     """A step of mesh/purge.py that runs when this is deleted, and at no other time."""
 
-    def __init__(
-        self, command: str, name: str, step: str, args: PurgeArgs, opts: pulumi.ResourceOptions | None
-    ) -> None:
+    def __init__(self, name: str, step: str, args: PurgeArgs, opts: pulumi.ResourceOptions | None) -> None:
         super().__init__(f"istio-governance:purge:{type(self).__name__}", name, None, opts)
         local.Command(
-            command,
-            delete=f"{_PURGE} {step}",
+            f"mesh-{name}",
+            delete=python(f"-m mesh.purge {step}"),
             environment=args.environment,
             opts=pulumi.ResourceOptions(parent=self),
         )
@@ -56,7 +52,7 @@ class Purge(_AtDestroy):
     """Deleted last: removes what Helm and istiod leave behind, or prints what it kept."""
 
     def __init__(self, name: str, args: PurgeArgs, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__("mesh-leftovers", name, "sweep", args, opts)
+        super().__init__(name, "sweep", args, opts)
 
 
 class PurgeGuard(_AtDestroy):
@@ -66,10 +62,10 @@ class PurgeGuard(_AtDestroy):
     """
 
     def __init__(self, name: str, args: PurgeArgs, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__("mesh-guard", name, "guard", args, opts)
+        super().__init__(name, "guard", args, opts)
 
 
 def guard(config: StackConfig, cluster: InCluster) -> None:
     """All that the stack has in the cluster by now."""
     args = PurgeArgs(config.cluster, config.mesh)
-    PurgeGuard("guard", args, cluster.after(*cluster.made, protect=config.protect))
+    PurgeGuard(cluster.called("guard"), args, cluster.after(*cluster.made, protect=config.protect))

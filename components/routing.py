@@ -11,15 +11,12 @@ from pulumi_command import local
 from pulumi_kubernetes.apiextensions import CustomResource
 
 import names
+from components.commands import python
 from components.kubernetes import InCluster, istio_object
-from components.namespace import WorkloadNamespace
 from components.workload import Workload
 from config import Cluster, StackConfig
 from config import Egress as EgressConfig
 from istio.rules import Object, Routed, outside, routed
-
-# A relative path, as Pulumi runs its plugins in the project's folder: the state must not name a machine.
-_WAIT = ".venv/bin/python -m mesh.wait"
 
 
 @dataclass(frozen=True)
@@ -79,7 +76,7 @@ class Announced(pulumi.ComponentResource):
             replace_on_changes=["stdin"],
             delete_before_replace=False,
         )
-        _wait(names.ANNOUNCED, args, subsets, opts, "announced", "forgotten")
+        _wait(names.announced(name), args, subsets, opts, "announced", "forgotten")
         self.register_outputs({})
 
 
@@ -93,7 +90,7 @@ class Drained(pulumi.ComponentResource):
         super().__init__("istio-governance:routing:Drained", name, None, opts)
         subsets = {rule.routed.name: rule.routed.idle for rule in args.rules}
         opts = pulumi.ResourceOptions(parent=self, depends_on=[rule.made for rule in args.rules])
-        _wait(names.DRAINED, args, subsets, opts, "drained")
+        _wait(names.drained(name), args, subsets, opts, "drained")
         self.register_outputs({})
 
 
@@ -111,8 +108,8 @@ def _wait(
     }
     local.Command(
         name,
-        create=f"{_WAIT} {create}",
-        delete=f"{_WAIT} {delete}" if delete else None,
+        create=python(f"-m mesh.wait {create}"),
+        delete=python(f"-m mesh.wait {delete}") if delete else None,
         environment={
             "MESH_CONTEXT": args.cluster.context,
             "MESH_KUBECONFIG": args.cluster.kubeconfig,
@@ -142,28 +139,32 @@ class Egress(pulumi.ComponentResource):
         self.register_outputs({})
 
 
-def route(
-    config: StackConfig, cluster: InCluster, namespace: WorkloadNamespace, workloads: Mapping[str, Workload]
-) -> None:
+def route(config: StackConfig, cluster: InCluster, workloads: Mapping[str, Workload], *home: pulumi.Resource) -> None:
     """The requests to all services, as soon as there is who answers them, and those to hosts outside; then the versions
-    that nobody is sent to any more lose their pods."""
+    that nobody is sent to any more lose their pods. `home` is the namespace, where it is this stack's to make."""
+
+    def served(service: str) -> Sequence[pulumi.Resource]:
+        return workloads[service].serving if service in workloads else ()
+
     rules = [
         # The workload of somebody else has nothing to wait for.
-        cluster.has(Routing(one.name, RoutingArgs(one), cluster.after(namespace, *workloads[one.name].serving)))
+        cluster.has(Routing(one.name, RoutingArgs(one), cluster.after(*home, *served(one.name))))
         for one in routed(config)
     ]
     if rules:
-        announced = cluster.has(Announced("subsets", WaitArgs(config.cluster, rules), cluster.after(namespace)))
+        announced = cluster.has(
+            Announced(cluster.called(names.SUBSETS), WaitArgs(config.cluster, rules), cluster.after(*home))
+        )
         for rule in rules:
             rule.split(announced)
     left = [rule for rule in rules if rule.routed.idle]
     waits = WaitArgs(config.cluster, left)
-    drained = [cluster.has(Drained("versions", waits, cluster.after(namespace)))] if left else []
+    drained = [cluster.has(Drained(cluster.called(names.VERSIONS), waits, cluster.after(*home)))] if left else []
     for workload in workloads.values():
         workload.rest(*drained)
     for host, egress in config.outside.items():
         args = EgressArgs(egress, config.namespace.name, config.mesh.namespace)
-        cluster.has(Egress(host, args, cluster.after(namespace)))
+        cluster.has(Egress(host, args, cluster.after(*home)))
 
 
 def _object(

@@ -14,6 +14,7 @@ from pulumi_command import local
 from pulumi_kubernetes import core
 
 import names
+from components.commands import python
 from components.kubernetes import metadata
 
 
@@ -46,7 +47,7 @@ class EnvSecret(pulumi.ComponentResource):
         )
         self._key = local.Command(
             names.env_key(name),
-            create=".venv/bin/python -c 'import secrets; print(secrets.token_hex())'",
+            create=python("-c 'import secrets; print(secrets.token_hex())'"),
             logging=local.Logging.NONE,
             # Another key would be another checksum, and so restart the pods.
             opts=pulumi.ResourceOptions(parent=self, additional_secret_outputs=["stdout"], ignore_changes=["create"]),

@@ -12,9 +12,8 @@ from pulumi_kubernetes import apps, core, meta, policy
 
 import names
 from components.kubernetes import InCluster, metadata
-from components.namespace import WorkloadNamespace
 from components.secret import EnvSecret, EnvSecretArgs
-from config import EnvVarSource, Mesh, Port, StackConfig, stack
+from config import EnvVarSource, Mesh, Port, StackConfig
 from config import Service as ServiceConfig
 from config import Workload as VersionConfig
 from config.merge import patched, settled
@@ -174,7 +173,9 @@ class Workload(pulumi.ComponentResource):
         return {names.SECRETS: self._secret.checksum(workload.secrets)} if self._secret and workload.secrets else {}
 
 
-def deploy(config: StackConfig, cluster: InCluster, namespace: WorkloadNamespace) -> dict[str, Workload]:
+def deploy(
+    config: StackConfig, cluster: InCluster, namespace: pulumi.Input[str], *after: pulumi.Resource
+) -> dict[str, Workload]:
     """All services of the stack, by name."""
     return {
         name: cluster.has(
@@ -183,12 +184,12 @@ def deploy(config: StackConfig, cluster: InCluster, namespace: WorkloadNamespace
                 WorkloadArgs(
                     service,
                     config.selector(name),
-                    namespace.namespace,
+                    namespace,
                     config.mesh_of(name),
                     config.protect,
-                    stack.secrets(service.secrets),
+                    {key: value for key in service.secrets if (value := cluster.secret(key))},
                 ),
-                cluster.after(namespace),
+                cluster.after(*after),
             )
         )
         for name, service in config.services.items()

@@ -3,7 +3,7 @@
 from config.load import ConfigError, load
 from config.merge import merged
 from config.mesh import Cluster, Mesh
-from config.model import StackConfig
+from config.model import PartConfig, StackConfig
 from config.nodes import Machine, NodeHost, Nodes
 from config.problems import Problem
 from config.routing import Egress, Gate, Rule, Shift
@@ -20,6 +20,7 @@ __all__ = [
     "Namespace",
     "NodeHost",
     "Nodes",
+    "PartConfig",
     "Port",
     "Problem",
     "Rule",

@@ -39,16 +39,18 @@ def load(
     *,
     secret_keys: Sequence[str] = (),
     needs_cluster: bool = False,
-    defaults: Path = DEFAULTS,
+    defaults: Path | None = DEFAULTS,
+    model: type[StackConfig] = StackConfig,
 ) -> StackConfig:
     """The configuration of a stack, laid over the shared defaults.
 
     `stack` maps the keys of the project's namespace (`mesh`, `services`, …) to their values; `secret_keys` are those
-    of them that hold a `secure:` value; `needs_cluster` refuses a configuration that does not say which cluster.
+    of them that hold a `secure:` value; `needs_cluster` refuses a configuration that does not say which cluster;
+    `model` may ask for less than a whole stack.
     Raises `ConfigError` with all problems at once.
     """
     problems = [_nested_secret(key) for key in secret_keys if key in _aliases(StackConfig) and key not in SECRETS]
-    raw = _layered(_shared(defaults), stack)
+    raw = _layered(_shared(defaults) if defaults else {}, stack)
     of_pods = rules.environment.secret_keys(raw)
     secret = {key for key, value in raw.items() if value == SECRET or key in secret_keys}
     for key in sorted((SECRETS | of_pods) & raw.keys()):
@@ -60,7 +62,7 @@ def load(
     typed = {key: value for key, value in raw.items() if key not in of_pods | unused}
     config = None
     try:
-        config = StackConfig.model_validate(typed, by_alias=True, by_name=False)
+        config = model.model_validate(typed, by_alias=True, by_name=False)
     except ValidationError as error:
         problems += [_problem(details) for details in error.errors(include_url=False)]
     problems += rules.check(raw, needs_cluster)

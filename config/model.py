@@ -68,3 +68,9 @@ class StackConfig(Model):
     def outside(self) -> Mapping[str, Egress]:
         """The hosts outside the mesh; {} without a mesh."""
         return self.egress if self.mesh.on else {}
+
+
+class PartConfig(StackConfig):
+    """As much of it as one component needs."""
+
+    services: Mapping[ServiceName, Service] = Field(default_factory=dict, description="services by name")

@@ -51,15 +51,17 @@ def _rows(model: type[BaseModel], path: str) -> Iterator[tuple[str, str, str]]:
                 yield inner_path.removesuffix("."), "unset", also  # a map is one of the shapes of such a value
             yield from _rows(inner, inner_path)
         else:
-            yield key, _default(field), field.description or annotated_description(field.annotation)
+            yield key, default(field), field.description or annotated_description(field.annotation)
 
 
-def _default(field: FieldInfo) -> str:
+def default(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
     default: Any = field.get_default(call_default_factory=True, validated_data={})
     if default in (None, "", (), {}):
         return "unset"
+    if isinstance(default, tuple):
+        return f"`[{', '.join(map(str, default))}]`"
     return f"`{str(default).lower() if isinstance(default, bool) else default}`"
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
 from typing import Any
 
 import pulumi
@@ -30,11 +29,6 @@ def read() -> StackConfig:
 def secret(key: str) -> pulumi.Output[str] | None:
     """A top-level secret key, which no model holds; it stays secret in the state."""
     return pulumi.Config().get_secret(key)
-
-
-def secrets(keys: Iterable[str]) -> dict[str, pulumi.Output[str]]:
-    """Several of them, all there."""
-    return {key: pulumi.Config().require_secret(key) for key in keys}
 
 
 def _parsed(value: str) -> Any:

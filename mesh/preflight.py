@@ -47,12 +47,13 @@ Found = Mapping[tuple[str, str], Mapping[str, Any]]
 """(kind, name) → the object."""
 
 
-def check(config: StackConfig, owner: str) -> bool:
+def check(config: StackConfig, owner: str, whole: bool = True) -> bool:
     """Ends the program when the cluster cannot be reached, or when an object that the stack would make is not its own.
 
     The Kubernetes provider would adopt such an object without a word, and a later destroy would delete it.
 
-    Returns whether pods of the mesh may be there already, so that the program is an upgrade of it.
+    Returns whether pods of the mesh may be there already, so that the program is an upgrade of it. Without `whole` it
+    is a part of a stack: others may be about to make its namespace, and have made what it does not declare.
     """
     if is_offline():
         return True
@@ -68,7 +69,7 @@ def check(config: StackConfig, owner: str) -> bool:
             rivals = pool.submit(_decided, kubectl, config, owner)
             found = {**_found(kubectl, config, made), **_secrets(kubectl, config, made)}
             refused = list(_refusals(kubectl, config, owner, found, mesh_pods.result()))
-            going = list(_going(kubectl, config, owner, found, made))
+            going = list(_going(kubectl, config, owner, found, made)) if whole else []
     except KubectlError as error:
         where = cluster.context or cluster.kubeconfig or "the current context"
         raise pulumi.RunError(
@@ -82,7 +83,7 @@ def check(config: StackConfig, owner: str) -> bool:
     for one in rivals.result():
         if not one.is_ours:
             pulumi.warn(f"{one.what}\n     fix: {one.fix}")
-    if not config.namespace.create and ("Namespace", config.namespace.name) not in found:
+    if whole and not config.namespace.create and ("Namespace", config.namespace.name) not in found:
         raise pulumi.RunError(
             f"the namespace {config.namespace.name} is not there; nothing was changed\n\n"
             "     fix: make it, or set namespace.create to true to let this stack make it"

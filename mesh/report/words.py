@@ -91,9 +91,9 @@ def _parts(changes: Sequence[Change], old_name: str) -> Iterator[_Part]:
             yield from _virtual_service(change)
         elif change.kind == "PeerAuthentication":
             yield _Part(f"mTLS {_mode(change.old)} → {_mode(change.new)}")
-        elif change.name == names.ANNOUNCED:
+        elif change.name == names.announced(names.SUBSETS):
             yield _Part(_waits(change))
-        elif change.name == names.DRAINED and change.operation in ("create", "update"):
+        elif change.name == names.drained(names.VERSIONS) and change.operation in ("create", "update"):
             yield _Part("pods go when nothing is in flight to them any more")
         elif change.kind == "Command" and (change.operation != "update" or change.component == "NodePrep"):
             yield from _command(change)

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import names
-from harness.stack import Stack
 from mesh.cluster.kubectl import Kubectl
 from mesh.cluster.objects import Identity, identity
+from mesh.program.stack import Stack
 
 # What Kubernetes itself writes, in its own time or with every pod that comes and goes.
 _RESTLESS = frozenset(

@@ -30,6 +30,8 @@ COMPONENTS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-schedul
 _ISTIO_MODULE = "istio.io/istio"
 _HELM_MODULE = "helm.sh/helm/v3"
 _LANGUAGE_HOST = "github.com/pulumi/pulumi/sdk/v3"
+_YAML_HOST = "github.com/pulumi/pulumi-yaml/cmd/pulumi-language-yaml"
+_NODEJS_HOST = f"{_LANGUAGE_HOST}/nodejs/cmd/pulumi-language-nodejs"
 _PROVIDER_MODULE = "github.com/pulumi/pulumi-kubernetes/provider/v4"
 _PROVIDER_VERSION = "4.25.0"
 # Under these names and versions Pulumi finds its plugins without looking on the network.
@@ -94,6 +96,9 @@ GO_BUILDS = {
     "helm": GoBuild("helm", (f"{_HELM_MODULE}/cmd/helm",), {f"{_HELM_MODULE}/internal/version.version": HELM}, "", 300),
     "actionlint": GoBuild("actionlint", ("github.com/rhysd/actionlint/cmd/actionlint",), {}, "", estimate=120),
     "calls": GoBuild("calls", (".",), {}, "", estimate=180),
+    "yaml-host": GoBuild("yaml-host", (_YAML_HOST,), {}, "", estimate=660),
+    "nodejs-host": GoBuild("nodejs-host", (_NODEJS_HOST,), {}, "", estimate=530),
+    "nodejs-sdk": GoBuild("nodejs-sdk", (".",), {}, "", estimate=770),
     "simulated-proxies": GoBuild("simulated-proxies", (".",), {}, "", estimate=230),
 }
 
@@ -106,6 +111,9 @@ WEIGHTS = {
     "helm": 40.0,
     "actionlint": 10.0,
     "calls": 10.0,
+    "yaml-host": 60.0,
+    "nodejs-host": 30.0,
+    "nodejs-sdk": 30.0,
     "simulated-proxies": 10.0,
     "debian": 30.0,
     "envoy": 15.0,
@@ -115,8 +123,8 @@ WEIGHTS = {
 }
 # The cluster runs without these: what renders charts, what it is compared with, and what checks the workflows,
 TOOLS = ("tools", "helm", "actionlint")
-# the tests' callers of gRPC, and proxies that are none.
-HELPERS = ("calls", "simulated-proxies")
+# the tests' callers of gRPC, proxies that are none, and what programs in other languages need.
+HELPERS = ("calls", "simulated-proxies", "yaml-host", "nodejs-host", "nodejs-sdk")
 # Nor does it need a machine with a kernel of its own.
 DEFAULT_GROUPS = tuple(name for name in WEIGHTS if name not in (*TOOLS, *HELPERS, "vm"))
 # What a first build takes with the Go caches, and what a cluster takes afterwards.
@@ -211,6 +219,9 @@ def outputs(group: str) -> list[Path]:
         "helm": ("helm",),
         "actionlint": ("actionlint",),
         "calls": ("calls",),
+        "yaml-host": ("pulumi-language-yaml",),
+        "nodejs-host": ("pulumi-language-nodejs",),
+        "nodejs-sdk": ("nodejs-sdk",),
         "simulated-proxies": ("simulated-proxies",),
         "envoy": ("envoy",),
     }
@@ -223,7 +234,7 @@ def _target(group: str, program: str) -> Path:
     if program in _PLUGINS:
         folder = f"{program.removeprefix('pulumi-')}-v{_PLUGINS[program]}"
         return pulumi_home() / "plugins" / folder / program
-    for_people = group in ("language-host", *TOOLS) or program == "pulumi"
+    for_people = group.endswith("-host") or group in TOOLS or program == "pulumi"
     return (user_binaries() if for_people else node_binaries()) / program
 
 

@@ -59,10 +59,11 @@ def example(
 
 
 def configure(stack: Stack, config: Mapping[str, Any]) -> None:
+    """Sets these values; what else is in the file stays, as secrets that `pulumi config set` has put there."""
     project = yaml.safe_load((stack.folder / "Pulumi.yaml").read_text())["name"]
-    kept = yaml.safe_load(stack.file.read_text()) if stack.file.exists() else {}
+    kept = yaml.safe_load(stack.file.read_text()) if stack.file.exists() else {"config": {}}
     values = {f"{project}:{key}": value for key, value in config.items()}
-    stack.file.write_text(yaml.safe_dump({**kept, "config": values}, sort_keys=False))
+    stack.file.write_text(yaml.safe_dump({**kept, "config": {**kept["config"], **values}}, sort_keys=False))
 
 
 def install_sdk(stack: Stack, package: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import names
@@ -179,7 +180,8 @@ def main(step: str) -> None:
             case "guard":
                 if purge:
                     print(guard(kubectl, owner, namespace))
-                print(guard_others(kubectl, Stack(owner.partition("/")[2]), owner))
+                # Pulumi runs this in the folder of the program, which may be another than this project's.
+                print(guard_others(kubectl, Stack(owner.partition("/")[2], Path()), owner))
             case "sweep":
                 print(sweep(kubectl, owner, namespace, purge))
             case _:

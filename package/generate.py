@@ -7,6 +7,7 @@ https://www.pulumi.com/docs/iac/guides/building-extending/components/build-a-com
 from __future__ import annotations
 
 import json
+import re
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
@@ -84,7 +85,8 @@ def _kind(annotation: Any, name: str, made: dict[str, str]) -> str:
 
 
 def _enum(values: tuple[str, ...], name: str, made: dict[str, str]) -> str:
-    members = "".join(f"    {value.upper().replace('-', '_')} = {json.dumps(value)}\n" for value in values)
+    named = {re.sub("(?<=[a-z])(?=[A-Z])", "_", value).upper(): value for value in values}
+    members = "".join(f"    {member} = {json.dumps(value)}\n" for member, value in named.items())
     made.setdefault(name, f"\n\nclass {name}(Enum):\n{members}")
     return name
 
@@ -106,7 +108,21 @@ def schema() -> str:
     """The text of schema.json, as `pulumi package get-schema` prints it."""
     from package.host import provider  # it needs inputs.py
 
-    return json.dumps(json.loads(provider().schema or ""), indent=2, sort_keys=True) + "\n"
+    made = {key: value for key, value in _printed(json.loads(provider().schema or "")).items() if value}
+    return json.dumps({"config": {}, **made}, indent=2, sort_keys=True) + "\n"
+
+
+def _printed(value: Any) -> Any:
+    """Pulumi says of a list or a map what it is, and not once more of what is in it."""
+    if isinstance(value, list):
+        return [_printed(one) for one in value]
+    if not isinstance(value, Mapping):
+        return value
+    kept = {key: _printed(inner) for key, inner in value.items() if inner is not None}
+    for key in ("items", "additionalProperties"):
+        if isinstance(kept.get(key), dict):
+            kept[key].pop("description", None)
+    return kept
 
 
 def page(schema: Mapping[str, Any]) -> str:

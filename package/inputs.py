@@ -187,8 +187,8 @@ class WorkloadNamespaceInputs(TypedDict):
 
 class ServiceWorkload(Enum):
     DEPLOYMENT = "Deployment"
-    STATEFULSET = "StatefulSet"
-    DAEMONSET = "DaemonSet"
+    STATEFUL_SET = "StatefulSet"
+    DAEMON_SET = "DaemonSet"
     EXISTING = "existing"
 
 
@@ -205,7 +205,7 @@ class Port(TypedDict):
 
 class VersionImagePullPolicy(Enum):
     ALWAYS = "Always"
-    IFNOTPRESENT = "IfNotPresent"
+    IF_NOT_PRESENT = "IfNotPresent"
     NEVER = "Never"
 
 
@@ -228,8 +228,8 @@ class EnvVarSource(TypedDict):
 
 
 class SpreadWhenUnsatisfiable(Enum):
-    SCHEDULEANYWAY = "ScheduleAnyway"
-    DONOTSCHEDULE = "DoNotSchedule"
+    SCHEDULE_ANYWAY = "ScheduleAnyway"
+    DO_NOT_SCHEDULE = "DoNotSchedule"
 
 
 class Spread(TypedDict):

@@ -4,7 +4,6 @@ them: two versions, 90/10, other weights, gone again; and nothing of the one is 
 from __future__ import annotations
 
 import json
-import re
 import shlex
 import subprocess
 import sys
@@ -17,6 +16,7 @@ import pytest
 
 from config import merged
 from harness import examples
+from harness import stack as harness
 from harness.traces import Traces, traces_settled
 from harness.unchanged import Unchanged
 from harness.waiting import eventually
@@ -26,6 +26,7 @@ from mesh.program.stack import PulumiError, Stack
 from tests.e2e.binomial import is_plausible
 
 REQUESTS = 400
+TOKEN = "a-token-of-the-test"  # noqa: S105
 
 Config = dict[str, Any]
 
@@ -57,10 +58,16 @@ def settings(cluster: EmbeddedCluster, config: Config) -> Config:
     return {"cluster": where, "mesh": mesh, "image": image, "weights": {"v1": 90, "v2": 10}}
 
 
+def in_yaml(folder: Path, variables: Mapping[str, str], settings: Config, name: str) -> Stack:
+    stack = examples.example("yaml", folder, variables, settings, name)
+    stack.pulumi("config", "set", "--secret", "token", TOKEN)
+    return stack
+
+
 @pytest.fixture(scope="module")
 def shop(folder: Path, variables: Mapping[str, str], settings: Config) -> Iterator[Stack]:
     """The program in YAML, which owns Istio."""
-    stack = examples.example("yaml", folder, variables, settings)
+    stack = in_yaml(folder, variables, settings, "test")
     try:
         stack.up()
         yield stack
@@ -127,7 +134,7 @@ def test_the_schema_is_what_pulumi_gets_from_the_package(folder: Path, variables
 
 def test_a_wrong_input_ends_the_preview_in_words(folder: Path, variables: Mapping[str, str], settings: Config) -> None:
     examples.checkout(folder / "wrong").joinpath("venv").symlink_to(sys.prefix)
-    wrong = examples.example("yaml", folder / "wrong", variables, settings, "wrong")
+    wrong = in_yaml(folder / "wrong", variables, settings, "wrong")
     text = (wrong.folder / "Pulumi.yaml").read_text()
     (wrong.folder / "Pulumi.yaml").write_text(text.replace("namespace: shop", "namespace: Shop"))
     with pytest.raises(PulumiError) as refused:
@@ -154,6 +161,40 @@ def test_the_state_names_no_folder_of_this_machine(shop: Stack) -> None:
         assert "../../package/venv/bin/python" in words and str(shop.folder.parent) not in words, words
 
 
+def test_a_secret_gets_to_the_pods_and_to_no_state(shop: Stack, kubectl: Kubectl) -> None:
+    pod = ("exec", "--namespace=shop", "deployment/web-v1", "--container=web", "--")
+    assert kubectl.run(*pod, "sh", "-c", "echo $TOKEN").strip() == TOKEN
+    assert TOKEN not in shop.pulumi("stack", "export")
+
+
+def test_mesh_reads_by_a_stack_file_of_this_project(
+    shop: Stack, tmp_path: Path, settings: Config, cluster: EmbeddedCluster, kubectl: Kubectl
+) -> None:
+    """And shifts nothing that is another program's: as docs/components.md has it."""
+    reader = harness.Stack("reader", tmp_path, cluster.environment)
+    web = {"ports": {"http": {"port": 80}}, "versions": {"v1": {}, "v2": {}}}
+    services = {"web": {"workload": "existing", **web}, "caller": {"workload": "existing", "versions": {"v1": {}}}}
+    gone = {"front-tomcat": None, "bill-service": None}  # those of defaults.yaml
+    reader.configure(
+        {
+            "cluster": settings["cluster"],
+            "mesh": {"mode": "existing", "version": None},
+            "namespace": {"name": "shop", "create": False},
+            "services": {**gone, **services},
+            "routing": {"web": {"weights": {"v1": 90, "v2": 10}}},
+        }
+    )
+    unchanged = Unchanged(kubectl, "nobody", [shop])
+    for command in (["status"], ["verify", "web"], ["explain", "caller", "web"]):
+        done = reader.mesh(*command)
+        assert done.returncode == 0, done.stdout + done.stderr
+    refused = reader.mesh("shift", "web", "v2=50", "--now")
+    assert refused.returncode == 1 and "VirtualService vs-web belongs to the stack shop/test" in refused.stderr
+    stateless = reader.mesh("drift")
+    assert stateless.returncode == 2 and "no stack named 'reader' found" in stateless.stderr
+    assert unchanged.differences() == {}
+
+
 def test_a_change_of_the_weights_in_yaml_changes_one_object(
     shop: Stack, settings: Config, orders: Stack, kubectl: Kubectl
 ) -> None:
@@ -177,7 +218,7 @@ def test_istio_stays_while_others_use_it(shop: Stack, orders: Stack, kubectl: Ku
     del orders
     with pytest.raises(PulumiError) as refused:
         shop.destroy()
-    assert re.search("orders", refused.value.output), refused.value.output
+    assert "VirtualService orders/vs-web" in refused.value.output, refused.value.output
     assert_split(kubectl, "orders", {"v1": 30, "v2": 70})
     shop.up()
 

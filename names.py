@@ -29,6 +29,8 @@ https://istio.io/latest/docs/ops/configuration/telemetry/envoy-stats/
 
 REVISION = "istio.io/rev"
 """Istio's label for the control plane of a namespace or a pod; a namespace's counts more than that of its pods."""
+INJECTED = "service.istio.io/canonical-name"
+"""Istio labels what it injects with the name of its workload, which spares the cluster a list of all its pods."""
 
 NODES = "istio-nodes"
 """The namespace of the pods that prepare the nodes."""

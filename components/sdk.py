@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from threading import Thread
+from types import ModuleType
+from typing import Any
 
 import pulumi
 from pulumi.runtime import settings
@@ -35,10 +38,26 @@ def import_classes() -> None:
     None of them is ever garbage to look for.
     """
     gc.disable()
+    _lazily("requests")
     for module in ("core.v1", "apps.v1", "helm.v3", "apiextensions"):
         import_module(f"pulumi_kubernetes.{module}")
     gc.freeze()
     gc.enable()
+
+
+def _lazily(name: str) -> None:
+    """Lets a module load when something of it is used; here that is never."""
+    if name in sys.modules:
+        return
+    stub = ModuleType(name)
+
+    def load(attribute: str) -> Any:
+        if sys.modules.get(name) is stub:
+            del sys.modules[name]
+        return getattr(import_module(name), attribute)
+
+    stub.__dict__["__getattr__"] = load
+    sys.modules[name] = stub
 
 
 @contextmanager

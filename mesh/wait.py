@@ -16,7 +16,7 @@ from typing import Any
 
 import names
 from mesh import drain
-from mesh.cluster.envoy import Cluster
+from mesh.cluster.dump import Cluster
 from mesh.cluster.kubectl import Kubectl, KubectlError
 from mesh.cluster.objects import is_ready
 from mesh.routes.model import Caller, Config

@@ -18,6 +18,25 @@ TCP = "envoy.filters.network.tcp_proxy"
 
 
 @dataclass(frozen=True)
+class Cluster:
+    """One of Envoy's clusters, by Istio's name for it: `outbound|9999|v1|bill-service.istio-demo.svc.cluster.local`."""
+
+    direction: str
+    port: int
+    subset: str
+    host: str
+
+    @classmethod
+    def parse(cls, name: str) -> Cluster | None:
+        """None for a name of another form, such as `xds-grpc`."""
+        parts = name.split("|")
+        return cls(parts[0], int(parts[1]), parts[2], parts[3]) if len(parts) == 4 and parts[1].isdecimal() else None
+
+    def leads_to(self, service: str, namespace: str) -> bool:
+        return self.direction == "outbound" and self.host.startswith(f"{service}.{namespace}.svc.")
+
+
+@dataclass(frozen=True)
 class Delivery:
     """The xDS type that carried a piece of configuration to a proxy.
 

@@ -15,14 +15,14 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from urllib.parse import urlencode
 
+import names
 from mesh.cluster import api
+from mesh.cluster.dump import Cluster
 from mesh.cluster.kubectl import Kubectl
 from mesh.traffic.counts import Place, Traffic
 
 CONTAINER = "istio-proxy"
 ADMIN_PORT = 15000
-INJECTED = "service.istio.io/canonical-name"
-"""Istio labels what it injects with the name of its workload, which spares the cluster a list of all its pods."""
 
 Answer = TypeVar("Answer")
 
@@ -30,25 +30,6 @@ Answer = TypeVar("Answer")
 _STATISTIC = re.compile(
     r"cluster\.(outbound\|\d+\|[^|]*\|[^;]+?|inbound\|\d+\|\|);?(?<!\.external)(?<!\.internal)(?<!\.canary)(?<!\.retry)\.(upstream_\w+)"
 )
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """One of Envoy's clusters, by Istio's name for it: `outbound|9999|v1|bill-service.istio-demo.svc.cluster.local`."""
-
-    direction: str
-    port: int
-    subset: str
-    host: str
-
-    @classmethod
-    def parse(cls, name: str) -> Cluster | None:
-        """None for a name of another form, such as `xds-grpc`."""
-        parts = name.split("|")
-        return cls(parts[0], int(parts[1]), parts[2], parts[3]) if len(parts) == 4 and parts[1].isdecimal() else None
-
-    def leads_to(self, service: str, namespace: str) -> bool:
-        return self.direction == "outbound" and self.host.startswith(f"{service}.{namespace}.svc.")
 
 
 @dataclass(frozen=True)
@@ -147,7 +128,7 @@ class Proxy:
     @property
     def workload(self) -> str:
         """That the pod belongs to, by the name that Istio gives it."""
-        return f"{self.namespace}/{self.labels.get(INJECTED, self.pod)}"
+        return f"{self.namespace}/{self.labels.get(names.INJECTED, self.pod)}"
 
     def counted(self, service: str, namespace: str, tcp: Collection[int]) -> dict[Place, dict[str, Traffic]]:
         """Place → subset → what was sent there; `tcp` are the ports at which connections count in place of requests.
@@ -205,7 +186,7 @@ def proxies(kubectl: Kubectl, namespace: str = "") -> list[Proxy]:
     """The running proxies: the sidecars of one namespace, or all of the mesh, gateways included."""
     if namespace:
         return running(kubectl, kubectl.items("pods", f"--namespace={namespace}"))
-    return running(kubectl, api.pods(kubectl).labelled(INJECTED))
+    return running(kubectl, api.pods(kubectl).labelled(names.INJECTED))
 
 
 def running(kubectl: Kubectl, pods: Iterable[Mapping[str, Any]]) -> list[Proxy]:

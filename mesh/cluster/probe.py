@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import names
 from config import StackConfig
-from mesh.cluster.envoy import CONTAINER, INJECTED, Proxy
+from mesh.cluster.envoy import CONTAINER, Proxy
 from mesh.cluster.kubectl import Kubectl, KubectlError
 
 _MARK = "mesh-probe-answer"
@@ -123,8 +124,8 @@ def _elsewhere(kubectl: Kubectl, namespace: str, workload: str) -> Iterator[Call
     """By the name of the workload as Istio's metrics have it, or by that of a pod."""
     for pod in kubectl.items("pods", f"--namespace={namespace}"):
         metadata = pod["metadata"]
-        names = {metadata["name"], metadata.get("labels", {}).get(INJECTED)}
-        if workload in names and _runs(pod):
+        called = {metadata["name"], metadata.get("labels", {}).get(names.INJECTED)}
+        if workload in called and _runs(pod):
             yield _caller(kubectl, pod)
 
 

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
+import names
 from config import StackConfig
 from config.files import Origin
 from istio.rules import Routed, routed
@@ -299,7 +300,7 @@ def caller_of(who: str, config: StackConfig, pods: list[Pod], services: Mapping[
 def _elsewhere(kubectl: Kubectl, namespace: str, workload: str) -> list[Pod]:
     """The pods of another namespace, by the name that Istio gives their workload, or by their own."""
     found = [pod(item) for item in kubectl.items("pods", f"--namespace={namespace}") if stays(item)]
-    return [one for one in found if workload in (one.name, one.labels.get(envoy.INJECTED), one.labels.get("app"))]
+    return [one for one in found if workload in (one.name, one.labels.get(names.INJECTED), one.labels.get("app"))]
 
 
 def _target(who: str, pods: list[Pod], services: Mapping[str, Object]) -> tuple[str, str, str]:

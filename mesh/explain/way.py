@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mesh.cluster import dump
-from mesh.cluster.dump import Dump, Host, Resource, Route
-from mesh.cluster.envoy import Cluster
+from mesh.cluster.dump import Cluster, Dump, Host, Resource, Route
 from mesh.explain.live import Object, Snapshot
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote
 
+import names
 from mesh.cluster import api, dump, envoy
 from mesh.cluster.api import Question
 from mesh.cluster.dump import Dump
@@ -125,7 +126,7 @@ def read(kubectl: Kubectl) -> Callers:
         asking = pool.submit(_connections, kubectl)
         there: set[tuple[str, str]] = set()
         found: list[Known] = []
-        for pod in api.pods(kubectl).labelled(envoy.INJECTED):
+        for pod in api.pods(kubectl).labelled(names.INJECTED):
             there.add((pod["metadata"]["name"], pod["metadata"]["namespace"]))
             found += [_known(pod, proxy) for proxy in envoy.running(kubectl, [pod])]
         istiods, connections, silence = asking.result()

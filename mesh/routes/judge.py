@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from config.types import seconds
-from mesh.cluster.dump import Route
-from mesh.cluster.envoy import Cluster
+from mesh.cluster.dump import Cluster, Route
 from mesh.routes.model import Caller, Config, Difference, Expected, Kind, VirtualHost, by_version, percents, same
 
 

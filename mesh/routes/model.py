@@ -10,8 +10,7 @@ from typing import Any
 import names
 from istio.rules import INGRESS_SELECTOR, Routed
 from istio.rules import Object as Rule
-from mesh.cluster.dump import Route
-from mesh.cluster.envoy import INJECTED, Cluster
+from mesh.cluster.dump import Cluster, Route
 from mesh.traffic.weights import without_zeros
 
 Shares = Mapping[str, float]
@@ -31,7 +30,7 @@ class Caller:
     @property
     def workload(self) -> str:
         """`office/clerk`, as Istio's own metrics call it; without that label the proxy's own name."""
-        return f"{self.namespace}/{self.labels.get(INJECTED, self.name)}"
+        return f"{self.namespace}/{self.labels.get(names.INJECTED, self.name)}"
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}"

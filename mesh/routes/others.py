@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -17,10 +18,10 @@ from mesh.cluster.kubectl import Kubectl, KubectlError
 from mesh.cluster.objects import Object, identity
 from mesh.routes.model import Caller, Difference, Expected, Kind
 
-_KINDS: Final = (
-    *(f"{kind}.networking.istio.io" for kind in ("virtualservices", "destinationrules", "sidecars", "envoyfilters")),
-    *(f"{kind}.gateway.networking.k8s.io" for kind in ("httproutes", "grpcroutes", "tcproutes", "tlsroutes")),
-)
+_KINDS: Final = {
+    "networking.istio.io": ("virtualservices", "destinationrules", "sidecars", "envoyfilters"),
+    "gateway.networking.k8s.io": ("httproutes", "grpcroutes", "tcproutes", "tlsroutes"),
+}
 _EVERYWHERE: Final = ("--all-namespaces", "--show-managed-fields")
 _NO_SUCH_KIND: Final = re.compile(r'have a resource type "(\w+)" in group "([\w.]+)"')
 _ROUTE_KINDS: Final = {"HTTPRoute", "GRPCRoute", "TCPRoute", "TLSRoute"}
@@ -74,19 +75,23 @@ class Finding:
 
 def read(kubectl: Kubectl, root: str, *options: str, timeout: float = 60) -> Objects:
     """Of the kinds that the cluster has; none where they may not be read: then Envoy's word has to do."""
-    kinds = [*_KINDS]
-    while kinds:
-        try:
-            return Objects(kubectl.items(",".join(kinds), *_EVERYWHERE, *options, timeout=timeout), root)
-        except KubectlError as error:
-            unknown = _NO_SUCH_KIND.search(str(error))
-            if not unknown:
-                break
-            name, group = unknown.groups()
-            # kubectl names the first one that it does not find: without HTTPRoutes there is no Gateway API.
-            gone = f".{group}" if name in ("httproutes", "virtualservices") else f"{name}.{group}"
-            kinds = [kind for kind in kinds if not kind.endswith(gone)]
-    return Objects((), root)
+
+    def read_group(group: str) -> Sequence[Object]:
+        kinds = [f"{kind}.{group}" for kind in _KINDS[group]]
+        while kinds:
+            try:
+                return kubectl.items(",".join(kinds), *_EVERYWHERE, *options, timeout=timeout)
+            except KubectlError as error:
+                # kubectl names the first one that it does not find: without the first of all there is none.
+                unknown = _NO_SUCH_KIND.search(str(error))
+                if not unknown or f"{unknown[1]}.{group}" == kinds[0]:
+                    break
+                kinds.remove(f"{unknown[1]}.{group}")
+        return []
+
+    # Side by side: a cluster without the Gateway API costs no second question.
+    with ThreadPoolExecutor() as pool:
+        return Objects([item for items in pool.map(read_group, _KINDS) for item in items], root)
 
 
 def findings(found: Mapping[Caller, Sequence[Difference]], expected: Expected, objects: Objects) -> list[Finding]:

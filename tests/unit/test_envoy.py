@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from mesh.cluster.envoy import Cluster, Proxy
+from mesh.cluster.dump import Cluster
+from mesh.cluster.envoy import Proxy
 from mesh.cluster.kubectl import Kubectl, KubectlError
 from mesh.traffic.counts import Traffic, total
 

@@ -17,6 +17,7 @@ PARTS = {
         "tests/e2e/test_foreign_rules.py",
         "tests/e2e/test_gate.py",
     ),
+    "the package, in programs in YAML and TypeScript": ("tests/e2e/test_package.py",),
     "first world: the story, end to end": ("tests/e2e",),
 }
 """Name → where its tests are; of several that fit the first counts."""

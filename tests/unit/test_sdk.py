@@ -76,6 +76,23 @@ def test_an_output_that_fails_ends_the_program_though_another_never_comes() -> N
         record(program)
 
 
+_LAZY = """
+import sys
+from components import sdk
+sdk.import_classes()
+assert "requests.api" not in sys.modules
+import pulumi_kubernetes.yaml
+import requests, requests.adapters
+assert requests.get.__module__ == "requests.api" and requests.adapters.HTTPAdapter
+assert pulumi_kubernetes.yaml.yaml.requests.get is requests.get
+"""
+
+
+def test_what_is_left_for_later_is_there_when_it_is_used() -> None:
+    done = subprocess.run([sys.executable, "-c", _LAZY], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 _PROGRAM = """
 import gc, sys
 from unittest import mock

@@ -17,7 +17,7 @@ from typing import Any
 
 import names
 from config.files import PROJECT
-from mesh.cluster.kubectl import Kubectl, KubectlError
+from mesh.cluster.kubectl import Kubectl, KubectlError, here
 
 SCRIPT = (PROJECT / "components" / "prepare-node.sh").read_text()
 # A slow machine is back within five minutes.
@@ -218,7 +218,7 @@ def main() -> int:
         print("usage: python -m mesh.nodes restart < request", file=sys.stderr)
         return 2
     request = json.load(sys.stdin)
-    kubectl = Kubectl(request["cluster"]["context"], request["cluster"]["kubeconfig"])
+    kubectl = Kubectl(request["cluster"]["context"], here(request["cluster"]["kubeconfig"]))
     try:
         with connected(request["node"], request["host"], request["bastion"], request["keys"]) as ssh:
             restart(request, ssh, kubectl)

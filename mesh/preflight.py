@@ -16,7 +16,7 @@ from config.problems import report
 from istio import charts, rules
 from mesh import purge, upgrade
 from mesh.cluster import owners
-from mesh.cluster.kubectl import Kubectl, KubectlError
+from mesh.cluster.kubectl import Kubectl, KubectlError, here
 from mesh.cluster.objects import identity, live, named
 from mesh.program.offline import is_offline
 from mesh.routes import foresee, others
@@ -62,7 +62,7 @@ def check(config: StackConfig, owner: str, whole: bool = True) -> bool:
         raise pulumi.RunError(report(problems))
     if any(chart.made_from for chart in (charts.charts(config.mesh) if config.mesh.mode == "managed" else ())):
         _copy_charts(config)
-    kubectl, made = Kubectl(cluster.context, cluster.kubeconfig), declared(config)
+    kubectl, made = Kubectl(cluster.context, here(cluster.kubeconfig)), declared(config)
     try:
         with ThreadPoolExecutor() as pool:
             mesh_pods = pool.submit(_mesh_pods, kubectl, config)

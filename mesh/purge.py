@@ -13,7 +13,7 @@ from typing import Any
 
 import names
 from mesh.cluster import owners
-from mesh.cluster.kubectl import Kubectl, KubectlError
+from mesh.cluster.kubectl import Kubectl, KubectlError, here
 from mesh.cluster.objects import Object, identity, live
 from mesh.program.stack import PulumiError, Stack
 
@@ -172,7 +172,7 @@ def _listed(items: Iterable[Object]) -> str:
 
 
 def main(step: str) -> None:
-    kubectl = Kubectl(os.environ["MESH_CONTEXT"], os.environ["MESH_KUBECONFIG"])
+    kubectl = Kubectl(os.environ["MESH_CONTEXT"], here(os.environ["MESH_KUBECONFIG"]))
     owner, namespace = os.environ["MESH_OWNER"], os.environ["MESH_NAMESPACE"]
     purge = os.environ["MESH_PURGE"] == "true"
     try:

@@ -17,7 +17,7 @@ from typing import Any
 import names
 from mesh import drain
 from mesh.cluster.dump import Cluster
-from mesh.cluster.kubectl import Kubectl, KubectlError
+from mesh.cluster.kubectl import Kubectl, KubectlError, here
 from mesh.cluster.objects import is_ready
 from mesh.routes.model import Caller, Config
 from mesh.routes.wait import LateError, until
@@ -166,7 +166,7 @@ def _subsets(spec: Any) -> Iterator[str]:
 
 
 def main(step: str) -> None:
-    kubectl = Kubectl(os.environ["MESH_CONTEXT"], os.environ["MESH_KUBECONFIG"])
+    kubectl = Kubectl(os.environ["MESH_CONTEXT"], here(os.environ["MESH_KUBECONFIG"]))
     # The states of earlier versions of this program have commands without stdin, which only have to go.
     services = {name: Service(**service) for name, service in json.loads(sys.stdin.read() or "{}").items()}
     waiting = Subsets(kubectl, os.environ["MESH_NAMESPACE"], services)

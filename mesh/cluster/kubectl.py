@@ -55,6 +55,12 @@ class Kubectl:
         return items
 
 
+def here(kubeconfig: str) -> str:
+    """Of what Pulumi runs, and a path that the stack has: it begins in the folder of the program, as for Pulumi itself,
+    and that may be another than this project's."""
+    return str(Path(kubeconfig).expanduser().absolute()) if kubeconfig else ""
+
+
 def _binary() -> str:
     """The pinned kubectl beside this Python, or the user's own."""
     pinned = Path(sys.executable).with_name("kubectl")

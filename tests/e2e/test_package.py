@@ -50,10 +50,12 @@ def variables(before: Traces, folder: Path, cluster: EmbeddedCluster) -> Mapping
 
 
 @pytest.fixture(scope="module")
-def settings(cluster: EmbeddedCluster, config: Config) -> Config:
+def settings(folder: Path, cluster: EmbeddedCluster, config: Config) -> Config:
     """Of both programs, on the suite's cluster."""
     mesh = merged(config["mesh"], {"version": "1.31.0", "charts": str(build.charts())})
-    where = {"context": cluster.context, "kubeconfig": str(cluster.kubeconfig)}
+    # From the folder of the program, so that no state names one of this machine.
+    (folder / "kubeconfig").symlink_to(cluster.kubeconfig)
+    where = {"context": cluster.context, "kubeconfig": "../../kubeconfig"}
     image = "localhost/istio-governance/nginx:debian-12"
     return {"cluster": where, "mesh": mesh, "image": image, "weights": {"v1": 90, "v2": 10}}
 
@@ -168,7 +170,7 @@ def test_a_secret_gets_to_the_pods_and_to_no_state(shop: Stack, kubectl: Kubectl
 
 
 def test_mesh_reads_by_a_stack_file_of_this_project(
-    shop: Stack, tmp_path: Path, settings: Config, cluster: EmbeddedCluster, kubectl: Kubectl
+    shop: Stack, tmp_path: Path, cluster: EmbeddedCluster, kubectl: Kubectl
 ) -> None:
     """And shifts nothing that is another program's: as docs/components.md has it."""
     reader = harness.Stack("reader", tmp_path, cluster.environment)
@@ -177,7 +179,7 @@ def test_mesh_reads_by_a_stack_file_of_this_project(
     gone = {"front-tomcat": None, "bill-service": None}  # those of defaults.yaml
     reader.configure(
         {
-            "cluster": settings["cluster"],
+            "cluster": {"context": cluster.context, "kubeconfig": str(cluster.kubeconfig)},
             "mesh": {"mode": "existing", "version": None},
             "namespace": {"name": "shop", "create": False},
             "services": {**gone, **services},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -283,7 +284,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> FakeKubectl:
 
 
 def connect(kubectl: FakeKubectl, context: str, kubeconfig: str) -> FakeKubectl:
-    assert (context, kubeconfig) == ("prod", "some/file")
+    assert (context, kubeconfig) == ("prod", str(Path.cwd() / "some/file"))
     return kubectl
 
 

@@ -65,7 +65,9 @@ class InCluster:
     def after(self, *resources: pulumi.Resource, protect: bool = False) -> pulumi.ResourceOptions:
         """For a component that is made when `resources` are done; on destroy it goes before them. `protect` goes for
         its children, too."""
-        return pulumi.ResourceOptions(parent=self.parent, provider=self.provider, depends_on=resources, protect=protect)
+        return pulumi.ResourceOptions(
+            parent=self.parent, provider=self.provider, depends_on=resources, protect=protect or None
+        )
 
     def has(self, component: Made) -> Made:
         self.made.append(component)

@@ -22,6 +22,8 @@ class PurgeArgs:
 
     cluster: Cluster
     mesh: Mesh
+    guards: tuple[str, ...] | None = None
+    """The namespaces that the guard is for; None: all of the stack's, and whatever it has outside of them."""
 
     @property
     def environment(self) -> dict[str, str]:
@@ -31,6 +33,7 @@ class PurgeArgs:
             "MESH_NAMESPACE": self.mesh.namespace,
             "MESH_OWNER": owner(),
             "MESH_PURGE": "true" if self.mesh.mode == "managed" and self.mesh.purge else "false",
+            **({} if self.guards is None else {"MESH_GUARDS": ",".join(self.guards)}),
         }
 
 
@@ -43,6 +46,8 @@ class _AtDestroy(pulumi.ComponentResource):
             f"mesh-{name}",
             delete=python(f"-m mesh.purge {step}"),
             environment=args.environment,
+            # For other namespaces it is made anew: the old one is deleted, and so runs, before a namespace that goes.
+            triggers=None if args.guards is None else [*args.guards],
             opts=pulumi.ResourceOptions(parent=self),
         )
         self.register_outputs({})
@@ -67,5 +72,14 @@ class PurgeGuard(_AtDestroy):
 
 def guard(config: StackConfig, cluster: InCluster) -> None:
     """All that the stack has in the cluster by now."""
-    args = PurgeArgs(config.cluster, config.mesh)
-    PurgeGuard(cluster.called("guard"), args, cluster.after(*cluster.made, protect=config.protect))
+    _guard(cluster, PurgeArgs(config.cluster, config.mesh), config.protect)
+
+
+def guard_namespace(config: StackConfig, cluster: InCluster, namespace: str, crds: bool = False) -> None:
+    """One namespace of a program that has other things, too; with `crds` those of Istio as well."""
+    mesh = config.mesh if crds else config.mesh.model_copy(update={"purge": False})
+    _guard(cluster, PurgeArgs(config.cluster, mesh, (namespace,)), config.protect)
+
+
+def _guard(cluster: InCluster, args: PurgeArgs, protect: bool) -> None:
+    PurgeGuard(cluster.called("guard"), args, cluster.after(*cluster.made, protect=protect))

@@ -72,6 +72,11 @@ def load(
     return config
 
 
+def secret_keys(raw: Mapping[str, Any]) -> set[str]:
+    """Those of the user's own that variables of pods name, in the template of all services as well."""
+    return rules.environment.secret_keys(_layered({}, raw))
+
+
 def _shared(defaults: Path) -> dict[str, Any]:
     document = yaml.safe_load(defaults.read_text())
     if document is None:

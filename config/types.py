@@ -161,7 +161,8 @@ ConfigKey = Annotated[
     Field(
         pattern=CONFIG_KEY,
         max_length=253,
-        description="a top-level secret key of the stack file, such as dbPassword",
+        description="the key of a secret, such as dbPassword: a top-level one of the stack file, or one of the "
+        "`secrets` of a component",
     ),
 ]
 # What stands in the place of a secret value: nothing but Pulumi and the resources that need it get to see it.

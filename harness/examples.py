@@ -49,7 +49,7 @@ def example(
     name: str, folder: Path, variables: Mapping[str, str], config: Mapping[str, Any], stack: str = "test"
 ) -> Stack:
     """A stack of an example, with `config` by key of its own namespace."""
-    home = folder / "examples" / name
+    home = folder / "examples" / f"{name}-{stack}"
     left_out = shutil.ignore_patterns("node_modules", "sdks", "Pulumi.*.yaml")
     shutil.copytree(PROJECT / "examples" / name, home, ignore=left_out)
     made = Stack(stack, home, variables)

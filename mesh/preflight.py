@@ -161,8 +161,16 @@ def declared(config: StackConfig) -> set[tuple[str, str]]:
     return objects
 
 
+def _is_file(path: str) -> bool:
+    """False also for what cannot be a path, such as the content of a kubeconfig."""
+    try:
+        return Path(path).expanduser().is_file()
+    except (OSError, RuntimeError, ValueError):
+        return False
+
+
 def _missing_files(config: StackConfig) -> Iterator[Problem]:
-    if config.cluster.kubeconfig and not Path(config.cluster.kubeconfig).expanduser().is_file():
+    if config.cluster.kubeconfig and not _is_file(config.cluster.kubeconfig):
         yield Problem(
             "cluster.kubeconfig",
             config.cluster.kubeconfig,

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 Schema = Mapping[str, Any]
+_KINDS = ("$ref", "type", "items", "additionalProperties", "plain")
 
 
 def breaking(old: Schema, new: Schema) -> list[str]:
@@ -13,12 +14,13 @@ def breaking(old: Schema, new: Schema) -> list[str]:
 
     Inputs may be added, and outputs; an input may stop being required, an output may not.
     """
-    return [*_resources(old, new), *_types(old.get("types", {}), new.get("types", {}))]
+    named = [f"the package's {key} is another" for key in ("name", "namespace") if old.get(key) != new.get(key)]
+    return [*named, *_resources(old, new), *_types(old.get("types", {}), new.get("types", {}))]
 
 
 def _resources(old: Schema, new: Schema) -> Iterator[str]:
-    for token, resource in old["resources"].items():
-        if (other := new["resources"].get(token)) is None:
+    for token, resource in old.get("resources", {}).items():
+        if (other := new.get("resources", {}).get(token)) is None:
             yield f"{token} is gone"
             continue
         yield from _properties(token, resource, other, "inputProperties", "requiredInputs")
@@ -32,8 +34,11 @@ def _types(old: Schema, new: Schema) -> Iterator[str]:
         other = new.get(token)
         if other is None:
             yield f"{token} is gone"
+        elif kind["type"] != other["type"] or ("enum" in kind) != ("enum" in other):
+            yield f"{token} is of another type"
         elif "enum" in kind:
-            for value in [one["value"] for one in kind["enum"] if one not in other.get("enum", [])]:
+            left = [one["value"] for one in other["enum"]]
+            for value in [one["value"] for one in kind["enum"] if one["value"] not in left]:
                 yield f"{token}: the value {value} is gone"
         else:
             yield from _properties(token, kind, other, "properties", "required")
@@ -52,5 +57,5 @@ def _properties(token: str, old: Schema, new: Schema, where: str, required: str)
 def _kind(value: Any) -> Any:
     """The type of a property, without what is said of it."""
     if isinstance(value, Mapping):
-        return {key: _kind(inner) for key, inner in value.items() if key != "description"}
+        return {key: _kind(inner) for key, inner in value.items() if key in _KINDS}
     return value

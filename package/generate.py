@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import re
 import textwrap
+import types
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -68,7 +69,9 @@ def _kind(annotation: Any, name: str, made: dict[str, str]) -> str:
     """The type of a value in the source of inputs.py; `name` is for an enum that is the value's own."""
     plain = bare(annotation)
     origin = get_origin(plain)
-    if isinstance(plain, type) and issubclass(plain, BaseModel):
+    if _is_union(annotation):
+        kind = "Any"
+    elif isinstance(plain, type) and issubclass(plain, BaseModel):
         kind = _name(plain)
         _add(plain, kind, made)
     elif plain in (str, int, float, bool):
@@ -84,6 +87,16 @@ def _kind(annotation: Any, name: str, made: dict[str, str]) -> str:
     return f"pulumi.Input[{kind}]" if vocabulary.is_input(annotation) else kind
 
 
+def _is_union(annotation: Any) -> bool:
+    """Whether values of several types are taken, `None` aside."""
+    if hasattr(annotation, "__metadata__"):
+        return _is_union(annotation.__origin__)
+    arms = [arm for arm in get_args(annotation) if arm is not type(None)]
+    if get_origin(annotation) not in (Union, types.UnionType):
+        return False
+    return len(arms) > 1 or any(map(_is_union, arms))
+
+
 def _enum(values: tuple[str, ...], name: str, made: dict[str, str]) -> str:
     named = {re.sub("(?<=[a-z])(?=[A-Z])", "_", value).upper(): value for value in values}
     members = "".join(f"    {member} = {json.dumps(value)}\n" for member, value in named.items())
@@ -94,7 +107,7 @@ def _enum(values: tuple[str, ...], name: str, made: dict[str, str]) -> str:
 def _description(field: FieldInfo) -> str:
     said, inner = field.description or annotated_description(field.annotation), bare(field.annotation)
     if isinstance(inner, type) and issubclass(inner, BaseModel):
-        return said or (inner.__doc__ or "").split("\n")[0].removesuffix(".")
+        return said or (inner.__doc__ or "").split("\n\n")[0].replace("\n    ", " ").removesuffix(".")
     otherwise = default(field)
     return said if otherwise in ("required", "unset") else f"{said}; default: {otherwise}"
 

@@ -44,7 +44,7 @@ class Package(ComponentProvider):
             if isinstance(error.inner, InputPropertiesError):
                 raise error.inner from None
             if isinstance(error.inner, pulumi.RunError):
-                raise InputPropertiesError(str(error.inner), []) from None  # without a list the SDK fails
+                raise InputPropertiesError(str(error.inner), []) from None
             raise
 
 

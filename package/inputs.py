@@ -209,24 +209,6 @@ class VersionImagePullPolicy(Enum):
     NEVER = "Never"
 
 
-class SecretKeyRef(TypedDict):
-    "One value of a Secret that somebody else makes in the namespace of the workloads."
-
-    name: str
-    "the name of a Secret in the workloads' namespace: a DNS name (RFC 1123) in small letters"
-    key: str
-    "a key in it: letters, digits, '-', '_' and '.'"
-
-
-class EnvVarSource(TypedDict):
-    "The value of an environment variable that no model holds; one of the two.\n\nhttps://kubernetes.io/docs/concepts/configuration/secret/#using-secrets-as-environment-variables"
-
-    secret: NotRequired[str]
-    "a top-level secret key of the stack file, such as dbPassword"
-    secretKeyRef: NotRequired[SecretKeyRef]
-    "a map with the keys name, key"
-
-
 class SpreadWhenUnsatisfiable(Enum):
     SCHEDULE_ANYWAY = "ScheduleAnyway"
     DO_NOT_SCHEDULE = "DoNotSchedule"
@@ -254,7 +236,7 @@ class Version(TypedDict):
     "a list of strings"
     args: NotRequired[Sequence[str]]
     "a list of strings"
-    env: NotRequired[Mapping[str, EnvVarSource]]
+    env: NotRequired[Mapping[str, Any]]
     "a map of names to values"
     replicas: NotRequired[int]
     "a whole number, 0 or more; unset: Kubernetes' default, or an autoscaler's affair"
@@ -283,9 +265,9 @@ class Version(TypedDict):
 class DisruptionBudget(TypedDict):
     "How many pods of each version have to stay while nodes are drained; one of the two.\n\nhttps://kubernetes.io/docs/concepts/workloads/pods/disruptions/#pod-disruption-budgets"
 
-    minAvailable: NotRequired[int]
+    minAvailable: NotRequired[Any]
     "a whole number of pods, or a percentage such as 50%"
-    maxUnavailable: NotRequired[int]
+    maxUnavailable: NotRequired[Any]
     "a whole number of pods, or a percentage such as 50%"
 
 
@@ -301,7 +283,7 @@ class WorkloadInputs(TypedDict):
     revision: NotRequired[str]
     "one of mesh.revisions, in the place of mesh.revision"
     template: NotRequired[Version]
-    "What runs as one version of a service; a service's `template` holds what all versions of it share, and the"
+    "What runs as one version of a service; a service's `template` holds what all versions of it share, and the top-level one what all services do"
     disruptionBudget: NotRequired[DisruptionBudget]
     "unset: a drain may take all pods at once"
     versions: Mapping[str, Version]
@@ -613,7 +595,7 @@ class Service(TypedDict):
     revision: NotRequired[str]
     "one of mesh.revisions, in the place of mesh.revision"
     template: NotRequired[Version]
-    "What runs as one version of a service; a service's `template` holds what all versions of it share, and the"
+    "What runs as one version of a service; a service's `template` holds what all versions of it share, and the top-level one what all services do"
     disruptionBudget: NotRequired[DisruptionBudget]
     "unset: a drain may take all pods at once"
     versions: Mapping[str, Version]
@@ -679,7 +661,7 @@ class ApplicationInputs(TypedDict):
     mesh: NotRequired[Mesh]
     "the Istio that the sidecars belong to; unset: mode existing"
     template: NotRequired[Version]
-    "What runs as one version of a service; a service's `template` holds what all versions of it share, and the"
+    "What runs as one version of a service; a service's `template` holds what all versions of it share, and the top-level one what all services do"
     services: Mapping[str, Service]
     "at least one service, by name"
     routing: NotRequired[Mapping[str, Rule]]
@@ -688,5 +670,14 @@ class ApplicationInputs(TypedDict):
     "hosts outside the mesh by name, such as api.example.com"
     secrets: NotRequired[pulumi.Input[Mapping[str, pulumi.Input[str]]]]
     "secret values by key, of those that variables of pods name: env: {NAME: {secret: key}}"
+    protect: NotRequired[bool]
+    "true or false: Pulumi refuses to delete or replace namespaces, the mesh's releases and Services; default: `false`"
+
+
+class GuardInputs(TypedDict):
+    cluster: Cluster
+    "which cluster: a context, or a kubeconfig seen from the folder of the program"
+    mesh: NotRequired[Mesh]
+    "the Istio that the sidecars belong to; unset: mode existing"
     protect: NotRequired[bool]
     "true or false: Pulumi refuses to delete or replace namespaces, the mesh's releases and Services; default: `false`"

@@ -13,6 +13,7 @@ from config import StackConfig
 from mesh import preflight
 from package.inputs import (
     ApplicationInputs,
+    GuardInputs,
     IstioInputs,
     NodePrepInputs,
     RoutingInputs,
@@ -25,10 +26,10 @@ PACKAGE = "istio-governance"
 
 
 class _Part(pulumi.ComponentResource):
-    def __init__(self, name: str, args: Any, opts: pulumi.ResourceOptions | None, whole: bool = False) -> None:
+    def __init__(self, name: str, args: Any, opts: pulumi.ResourceOptions | None) -> None:
         kind = type(self).__name__
         self._config: StackConfig = piece(kind, name, args)
-        self._runs_already = preflight.check(self._config, owner(), whole=whole)
+        self._runs_already = preflight.check(self._config, owner(), whole=False)
         super().__init__(f"{PACKAGE}:index:{kind}", name, None, opts)
         self._cluster = InCluster.of(self._config, self, f"{name}-", lambda key: secret(args, key))
 
@@ -63,14 +64,14 @@ class Istio(_Part):
     def __init__(self, name: str, args: IstioInputs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__(name, args, opts)
         istio.install(self._config, self._cluster, [], first=not self._runs_already)
-        purge.guard(self._config, self._cluster)
+        purge.guard_namespace(self._config, self._cluster, self._config.mesh.namespace, crds=True)
         self.version = pulumi.Output.from_input(self._config.mesh.current.version)
         self.namespace = pulumi.Output.from_input(self._config.mesh.namespace)
         self.register_outputs({"version": self.version, "namespace": self.namespace})
 
 
 class WorkloadNamespace(_Part):
-    """A namespace with the label by which Istio injects sidecars, and with NetworkPolicies where they are wished.
+    """A namespace with the label by which Istio injects sidecars.
 
     Its deletion refuses while others have something in it.
     """
@@ -81,8 +82,8 @@ class WorkloadNamespace(_Part):
     def __init__(self, name: str, args: WorkloadNamespaceInputs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__(name, args, opts)
         home = namespace.open_for(self._config, self._cluster, [])
-        network.close(self._config, self._cluster, home)
-        purge.guard(self._config, self._cluster)
+        if self._config.namespace.create:
+            purge.guard_namespace(self._config, self._cluster, self._config.namespace.name)
         self.namespace = home.namespace
         self.register_outputs({"namespace": self.namespace})
 
@@ -134,13 +135,14 @@ class Application(_Part):
     """service → where it is called inside the cluster"""
 
     def __init__(self, name: str, args: ApplicationInputs, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__(name, args, opts, whole=True)
+        super().__init__(name, args, opts)
         config, cluster = self._config, self._cluster
         home = namespace.open_for(config, cluster, [])
         workloads = workload.deploy(config, cluster, home.namespace, home)
         network.close(config, cluster, home)
         routing.route(config, cluster, workloads, home)
-        purge.guard(config, cluster)
+        if config.namespace.create:
+            purge.guard_namespace(config, cluster, config.namespace.name)
         self.namespace = home.namespace
         self.weights = pulumi.Output.from_input(config.weights)
         urls = {one: made.url for one, made in workloads.items() if config.services[one].ports}
@@ -148,4 +150,16 @@ class Application(_Part):
         self.register_outputs({"namespace": self.namespace, "weights": self.weights, "urls": self.urls})
 
 
-COMPONENTS = [NodePrep, Istio, WorkloadNamespace, Workload, Routing, Application]
+class Guard(_Part):
+    """Deleted before all that it depends on, it refuses while anything of others would go with the stack.
+
+    The components refuse by themselves only for their own namespaces, and when what depends on them is gone already.
+    """
+
+    def __init__(self, name: str, args: GuardInputs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__(name, args, opts)
+        purge.guard(self._config, self._cluster)
+        self.register_outputs({})
+
+
+COMPONENTS = [NodePrep, Istio, WorkloadNamespace, Workload, Routing, Application, Guard]

@@ -99,6 +99,12 @@ class ApplicationInputs(Model):
     protect: bool = _PROTECT
 
 
+class GuardInputs(Model):
+    cluster: Cluster = _CLUSTER
+    mesh: Mesh = _MESH
+    protect: bool = _PROTECT
+
+
 INPUTS: Mapping[str, type[Model]] = {
     "NodePrep": NodePrepInputs,
     "Istio": IstioInputs,
@@ -106,5 +112,6 @@ INPUTS: Mapping[str, type[Model]] = {
     "Workload": WorkloadInputs,
     "Routing": RoutingInputs,
     "Application": ApplicationInputs,
+    "Guard": GuardInputs,
 }
 """Component → its inputs."""

@@ -15,13 +15,15 @@ const shop = new governance.Application("shop", {
     cluster,
     mesh,
     namespace: { name: namespace },
-    template: { image },
+    template: { image, env: { GREETING: "hello" } },
     services: {
         web: { ports: { http: { port: 80 } }, versions: { v1: answering("v1"), v2: answering("v2") } },
         caller: { versions: { v1: {} } },
     },
     routing: { web: { weights: config.requireObject<Record<string, number>>("weights") } },
 });
+
+new governance.Guard("guard", { cluster, mesh }, { dependsOn: shop });
 
 export const weights = shop.weights;
 export const urls = shop.urls;

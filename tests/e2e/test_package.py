@@ -39,7 +39,8 @@ def before(cluster: EmbeddedCluster) -> Traces:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("package")
-    (examples.checkout(folder) / "venv").symlink_to(sys.prefix)
+    for place in (folder, folder / "wrong"):
+        (examples.checkout(place) / "venv").symlink_to(sys.prefix)
     return folder
 
 
@@ -135,7 +136,6 @@ def test_the_schema_is_what_pulumi_gets_from_the_package(folder: Path, variables
 
 
 def test_a_wrong_input_ends_the_preview_in_words(folder: Path, variables: Mapping[str, str], settings: Config) -> None:
-    examples.checkout(folder / "wrong").joinpath("venv").symlink_to(sys.prefix)
     wrong = in_yaml(folder / "wrong", variables, settings, "wrong")
     text = (wrong.folder / "Pulumi.yaml").read_text()
     (wrong.folder / "Pulumi.yaml").write_text(text.replace("namespace: shop", "namespace: Shop"))
@@ -143,8 +143,19 @@ def test_a_wrong_input_ends_the_preview_in_words(folder: Path, variables: Mappin
         wrong.pulumi("preview")
     told = refused.value.output
     assert "Traceback" not in told and 'File "' not in told, told
-    for words in ("property namespace with value '{Shop}'", "allowed: a DNS label", "fix:"):
+    for words in ('1. namespace = "Shop"', "allowed: a DNS label", "fix:     set 'namespace' to"):
         assert words in told, told
+
+
+def test_no_secret_is_told_in_a_refusal(folder: Path, variables: Mapping[str, str], settings: Config) -> None:
+    """Pulumi adds the values of the properties that it is told of."""
+    wrong = in_yaml(folder / "wrong", variables, settings, "leak")
+    text = (wrong.folder / "Pulumi.yaml").read_text()
+    (wrong.folder / "Pulumi.yaml").write_text(text.replace("token: ${token}", "tokne: ${token}"))
+    with pytest.raises(PulumiError) as refused:
+        wrong.pulumi("preview")
+    told = refused.value.output
+    assert "secrets" in told and "fix:" in told and TOKEN not in told, told
 
 
 def test_the_program_in_yaml_splits_by_its_weights(shop: Stack, kubectl: Kubectl) -> None:
@@ -165,7 +176,7 @@ def test_the_state_names_no_folder_of_this_machine(shop: Stack) -> None:
 
 def test_a_secret_gets_to_the_pods_and_to_no_state(shop: Stack, kubectl: Kubectl) -> None:
     pod = ("exec", "--namespace=shop", "deployment/web-v1", "--container=web", "--")
-    assert kubectl.run(*pod, "sh", "-c", "echo $TOKEN").strip() == TOKEN
+    assert kubectl.run(*pod, "sh", "-c", "echo $GREETING $TOKEN").split() == ["hello", TOKEN]
     assert TOKEN not in shop.pulumi("stack", "export")
 
 
@@ -221,8 +232,27 @@ def test_istio_stays_while_others_use_it(shop: Stack, orders: Stack, kubectl: Ku
     with pytest.raises(PulumiError) as refused:
         shop.destroy()
     assert "VirtualService orders/vs-web" in refused.value.output, refused.value.output
+    assert "Nothing was deleted." in refused.value.output
+    assert_split(kubectl, "shop", {"v1": 30, "v2": 70})
     assert_split(kubectl, "orders", {"v1": 30, "v2": 70})
     shop.up()
+
+
+def test_a_namespace_stays_while_others_have_something_in_it(shop: Stack, kubectl: Kubectl) -> None:
+    """Also by its own component, without the guard of all."""
+    text = (shop.folder / "Pulumi.yaml").read_text()
+    kubectl.run("create", "configmap", "theirs", "--namespace=shop")
+    try:
+        (shop.folder / "Pulumi.yaml").write_text(text.replace("namespace: {name: shop}", "namespace: {name: other}"))
+        with pytest.raises(PulumiError) as refused:
+            shop.up()
+        assert "ConfigMap shop/theirs" in refused.value.output, refused.value.output
+        assert kubectl.items("configmap", "theirs", "--namespace=shop")
+    finally:
+        kubectl.run("delete", "configmap", "theirs", "--namespace=shop")
+        (shop.folder / "Pulumi.yaml").write_text(text)
+        shop.up()
+    assert_split(kubectl, "shop", {"v1": 30, "v2": 70})
 
 
 def test_destroy_leaves_what_was_there_before(

@@ -12,7 +12,6 @@ import pulumi
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pulumi.errors import InputPropertiesError
 from pulumi.runtime import rpc
 
 from components import commands
@@ -25,6 +24,7 @@ from tests.unit.given import VALID
 
 Args = dict[str, Any]
 CLUSTER = {"context": "test"}
+ENV = {"PASSWORD": {"secret": "password"}}
 GOOD: Mapping[str, Args] = {
     "Istio": {"cluster": CLUSTER, "mesh": {"version": "1.31.0"}},
     "NodePrep": {"cluster": CLUSTER, "nodes": {"mode": "daemonset"}},
@@ -33,7 +33,7 @@ GOOD: Mapping[str, Args] = {
         "cluster": CLUSTER,
         "namespace": "shop",
         "ports": {"http": {"port": 80}},
-        "template": {"image": "nginx", "env": {"PASSWORD": {"secret": "password"}}},
+        "template": {"image": "nginx", "env": ENV},
         "versions": {"v1": {"replicas": 2.0}, "v2": {}},
         "secrets": {"password": "a-secret-text"},
     },
@@ -44,6 +44,7 @@ GOOD: Mapping[str, Args] = {
         "weights": {"v1": 90.0, "v2": 10.0},
     },
     "Application": {key: value for key, value in VALID.items() if key != "mesh"},
+    "Guard": {"cluster": CLUSTER},
 }
 
 
@@ -57,11 +58,16 @@ def made(component: str, args: Args, name: str = "web") -> Recording:
     return record(construct)
 
 
-def problems(component: str, args: Args, name: str = "web") -> dict[str, str]:
-    """Key → what is allowed and how to fix it, of all that the component says is wrong."""
-    with pytest.raises(InputPropertiesError) as refused:
+def refused(component: str, args: Args, name: str = "web") -> pieces.RefusedError:
+    with pytest.raises(pieces.RefusedError) as error:
         made(component, args, name)
-    return {one["property_path"]: one["reason"] for one in refused.value.errors or []}
+    assert error.value.errors == []
+    return error.value
+
+
+def problems(component: str, args: Args, name: str = "web") -> dict[str, str]:
+    """Key → what is said of it, of all that the component says is wrong."""
+    return {one.key: str(one) for one in refused(component, args, name).problems}
 
 
 # What lies here
@@ -137,6 +143,42 @@ def test_a_component_makes_what_the_program_would(component: str) -> None:
     assert recording.outputs[own.urn].keys() == SCHEMA["resources"][own.type]["properties"].keys()
 
 
+def test_a_name_that_no_service_can_have_is_told() -> None:
+    assert "the component's name" in problems("Routing", dict(GOOD["Routing"]), "Web")
+
+
+@pytest.mark.parametrize("key", ["secrets", "sshPrivateKey", "bastionPrivateKey"])
+@pytest.mark.parametrize("value", [{"password": 5.0, "a-secret-text": 1.0}, ["a-secret-text"], 5.0, {"pass": ""}])
+def test_no_word_of_a_secret_is_told(key: str, value: Any) -> None:
+    component = "Workload" if key == "secrets" else "NodePrep"
+    said = refused(component, {**GOOD[component], key: value}).message
+    assert "a-secret-text" not in said.replace("secrets.a-secret-text", "") and "5" not in said, said
+
+
+def test_a_secret_that_the_common_template_names_is_given() -> None:
+    template = {"image": "nginx", "env": {"PASSWORD": {"secret": "password"}, "GREETING": "hello"}}
+    args = {**GOOD["Application"], "template": template, "secrets": {"password": "a-secret-text"}}
+    assert made("Application", args).named("Secret")
+
+
+def test_pulumis_own_protection_reaches_the_objects() -> None:
+    def construct() -> None:
+        with offline():
+            provider().construct("web", ROUTING, dict(GOOD["Routing"]), pulumi.ResourceOptions(protect=True))
+
+    assert all(one.protect for one in record(construct) if one.kind not in ("Stack", "Provider"))
+
+
+def test_a_guard_of_one_component_is_for_its_namespace_and_no_crds() -> None:
+    mesh = {"version": "1.31.0", "purge": True}
+    guard = made("WorkloadNamespace", {**GOOD["WorkloadNamespace"], "mesh": mesh}).one("Command").inputs
+    assert (guard["triggers"], guard["environment"]["MESH_GUARDS"]) == (["shop"], "shop")
+    assert guard["environment"]["MESH_PURGE"] == "false"
+    guard = made("Istio", {"cluster": CLUSTER, "mesh": mesh}).named("Command")["mesh-web-guard"].inputs
+    assert (guard["environment"]["MESH_GUARDS"], guard["environment"]["MESH_PURGE"]) == ("istio-system", "true")
+    assert "MESH_GUARDS" not in made("Guard", {"cluster": CLUSTER}).one("Command").inputs["environment"]
+
+
 def test_the_rule_is_that_of_the_program() -> None:
     rule = made("Routing", GOOD["Routing"]).one("VirtualService")
     weights = [one["weight"] for one in rule.inputs["spec"]["http"][0]["route"]]
@@ -174,8 +216,22 @@ def test_a_secret_stays_one() -> None:
         ("Routing", {"cluster": {}}, "cluster", "a context or a kubeconfig"),
         ("Routing", {"match": [{"name": "a", "weights": {"v9": 100.0}}]}, "match.0.weights.v9", "a version of web"),
         ("Workload", {"versions": {"v1": {"replicas": -1.0}}}, "versions.v1.replicas", "0 or more"),
-        ("Workload", {"template": None}, "versions.v1.image", "template.image"),
+        ("Workload", {"template": {"env": ENV}}, "versions.v1.image", "template.image"),
         ("Workload", {"secrets": {}}, "template.env.PASSWORD.secret", "password"),
+        ("Workload", {"secrets": {"password": 12345.0}}, "secrets.password", "a text that is not empty"),
+        ("Workload", {"secrets": {"password": "a-secret-text", "pass": "b"}}, "secrets.pass", "a key that a variable"),
+        ("Workload", {"secrets": "a-secret-text"}, "secrets", "a map of texts by key"),
+        ("Workload", {"secret": {}}, "secret", "did you mean 'secrets'?"),
+        ("Workload", {"workload": "existing", "template": None, "secrets": None, "versions": {"v1": {}}}, "workload",
+         "leave this component out"),
+        ("Workload", {"revision": "b"}, "revision", "mesh.revision"),
+        ("Workload", {"namespace": {"name": "shop"}}, "namespace", "set 'namespace' to a DNS label"),
+        ("Routing", {"prots": {}}, "prots", "did you mean 'ports'?"),
+        ("Routing", {"protect": True}, "protect", "a known input"),
+        ("Routing", {"mesh": {"mode": "off"}}, "mesh.mode", "managed or existing"),
+        ("Istio", {"nodes": {"mode": "daemonset"}}, "nodes", "a known input"),
+        ("NodePrep", {"sshPrivateKey": {}}, "sshPrivateKey", "a text that is not empty"),
+        ("WorkloadNamespace", {"namespace": {"defaultDeny": True}}, "namespace.defaultDeny", "false in this component"),
         ("Istio", {"mesh": {"version": "1.3.0"}}, "mesh.version", "1.31"),
         ("Istio", {"mesh": None}, "mesh", "add 'mesh'"),
         ("Istio", {"mesh": {"mode": "existing"}}, "mesh.mode", "managed"),
@@ -194,19 +250,21 @@ def test_a_wrong_input_is_told_as_the_user_wrote_it(component: str, change: Args
 
 
 def test_all_that_is_wrong_is_told_at_once() -> None:
-    wrong = {**GOOD["Routing"], "tiemout": "3s", "weights": {"v1": 1.0}, "cluster": {"context": 3.0}}
-    assert {"tiemout", "weights", "cluster.context"} <= problems("Routing", wrong).keys()
+    wrong = {**GOOD["Routing"], "timeout": "3", "weights": {"v1": 1.0}, "cluster": {"context": 3.0}}
+    assert {"timeout", "weights", "cluster.context"} <= problems("Routing", wrong).keys()
+    strange = {**GOOD["Routing"], "tiemout": "3s", "prots": {}, "weights": None}
+    assert problems("Routing", strange).keys() == {"tiemout", "prots", "weights"}
 
 
 def test_what_only_the_update_knows_is_refused_without_a_word_of_it() -> None:
     def construct() -> None:
         late = pulumi.Output.secret("a-secret-text")
-        with offline(), pytest.raises(InputPropertiesError) as refused:
+        with offline(), pytest.raises(pieces.RefusedError) as error:
             inputs = {**GOOD["Routing"], "namespace": late, "ports": {"http": {"port": late}}}
             provider().construct("web", ROUTING, inputs)
-        told = {one["property_path"]: one["reason"] for one in refused.value.errors or []}
+        told = {one.key: str(one) for one in error.value.problems}
         assert told.keys() == {"namespace", "ports"} and "dependsOn" in told["ports"]
-        assert "a-secret-text" not in str(refused.value) + str(told)
+        assert "a-secret-text" not in error.value.message
 
     record(construct)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -166,7 +167,8 @@ def _placed(component: str, name: str, given: Mapping[str, Any]) -> tuple[list[s
 
 
 def _at_home(problem: Problem, places: list[str]) -> Problem:
-    """As the user has it: the name of the component says which service it is."""
+    """As the user has it: the name of the component says which service it is, and no stack file has it."""
+    problem = replace(problem, fix=re.sub(r"pulumi config set --path (\S+) <\w+>", r"set \1", problem.fix))
     for place in places:
         problem = replace(
             problem,

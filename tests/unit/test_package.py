@@ -213,7 +213,7 @@ def test_a_secret_stays_one() -> None:
         ("Routing", {"ports": {"http": {"port": 80.0, "tragetPort": 1.0}}}, "ports.http.tragetPort", "targetPort"),
         ("Routing", {"ports": {"http": {"port": 80.5}}}, "ports.http.port", "a whole number from 1 to 65535"),
         ("Routing", {"namespace": "Shop"}, "namespace", "a DNS label"),
-        ("Routing", {"cluster": {}}, "cluster", "a context or a kubeconfig"),
+        ("Routing", {"cluster": {}}, "cluster", "fix:     set cluster.context;"),
         ("Routing", {"match": [{"name": "a", "weights": {"v9": 100.0}}]}, "match.0.weights.v9", "a version of web"),
         ("Workload", {"versions": {"v1": {"replicas": -1.0}}}, "versions.v1.replicas", "0 or more"),
         ("Workload", {"template": {"env": ENV}}, "versions.v1.image", "template.image"),

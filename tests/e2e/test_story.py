@@ -19,6 +19,7 @@ from harness.charts import mirror, pack
 from harness.stack import PulumiError, Stack
 from harness.traces import Traces, traces_settled
 from harness.traffic import Answers, ask, enforced_weights, wait_until_answering, wait_until_enforced
+from harness.waiting import eventually
 from localcluster import EmbeddedCluster, build
 from mesh.cluster.kubectl import Kubectl
 from tests.e2e.binomial import is_plausible
@@ -108,12 +109,17 @@ def test_kube_proxy_gives_each_version_half(cluster: EmbeddedCluster, stack: Sta
     assert len(balanced) == 1 and "--probability 0.50000000000" in balanced[0]
 
 
+def assert_injected(kubectl: Kubectl) -> None:
+    for pod in pods(kubectl):
+        ready = containers(pod)
+        assert len(ready) == 2 and "istio-proxy" in ready and all(ready.values()), (pod["metadata"]["name"], ready)
+
+
 def test_the_mesh_splits_by_weight(stack: Stack, config: Config, kubectl: Kubectl) -> None:
     stack.configure(config)
     stack.up()
-    for pod in pods(kubectl):
-        ready = containers(pod)
-        assert len(ready) == 2 and "istio-proxy" in ready and all(ready.values()), ready
+    # A roll-out is over when the new pods are ready; the old ones get the word to go a moment later.
+    eventually(lambda: assert_injected(kubectl), seconds=20)
     names = {pod["metadata"]["name"].rsplit("-", 2)[0] for pod in pods(kubectl, "istio-system")}
     assert {"istiod", "istio-ingressgateway", "istio-egressgateway"} <= names
     assert kubectl.items("daemonset", "istio-cni-node", "--namespace=istio-system")

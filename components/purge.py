@@ -46,9 +46,10 @@ class _AtDestroy(pulumi.ComponentResource):
             f"mesh-{name}",
             delete=python(f"-m mesh.purge {step}"),
             environment=args.environment,
-            # For other namespaces it is made anew: the old one is deleted, and so runs, before a namespace that goes.
+            # For other namespaces it is made anew: the old one is deleted, and so runs, before a namespace that goes,
+            # if it depends on that by itself: what its parent depends on counts for a destroy alone.
             triggers=None if args.guards is None else [*args.guards],
-            opts=pulumi.ResourceOptions(parent=self),
+            opts=pulumi.ResourceOptions(parent=self, depends_on=opts.depends_on if opts and args.guards else None),
         )
         self.register_outputs({})
 

@@ -131,7 +131,7 @@ def _printed(value: Any) -> Any:
         return [_printed(one) for one in value]
     if not isinstance(value, Mapping):
         return value
-    kept = {key: _printed(inner) for key, inner in value.items() if inner is not None}
+    kept = {key: _printed(inner) for key, inner in value.items() if inner not in (None, [], {})}
     for key in ("items", "additionalProperties"):
         if isinstance(kept.get(key), dict):
             kept[key].pop("description", None)
@@ -146,10 +146,10 @@ def page(schema: Mapping[str, Any]) -> str:
 
 def _component(token: str, resource: Mapping[str, Any]) -> str:
     name = token.rsplit(":", 1)[-1]
-    required = resource["requiredInputs"]
+    required = resource.get("requiredInputs", [])
     inputs = sorted(resource["inputProperties"].items(), key=lambda item: (item[0] not in required, item[0]))
     rows = [f"| `{key}` | {_shown(one)} | {'yes' if key in required else ''} | {_cell(one)} |\n" for key, one in inputs]
-    gives = [f"| `{key}` | {_shown(one)} | {_cell(one)} |\n" for key, one in resource["properties"].items()]
+    gives = [f"| `{key}` | {_shown(one)} | {_cell(one)} |\n" for key, one in resource.get("properties", {}).items()]
     return (
         f"\n## {name}\n\n{resource['description']}\n\n| input | type | required | |\n|---|---|---|---|\n{''.join(rows)}"
         f"\n| output | type | |\n|---|---|---|\n{''.join(gives)}"

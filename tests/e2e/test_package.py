@@ -55,7 +55,8 @@ def settings(folder: Path, cluster: EmbeddedCluster, config: Config) -> Config:
     """Of both programs, on the suite's cluster."""
     mesh = merged(config["mesh"], {"version": "1.31.0", "charts": str(build.charts())})
     # From the folder of the program, so that no state names one of this machine.
-    (folder / "kubeconfig").symlink_to(cluster.kubeconfig)
+    for place in (folder, folder / "wrong"):
+        (place / "kubeconfig").symlink_to(cluster.kubeconfig)
     where = {"context": cluster.context, "kubeconfig": "../../kubeconfig"}
     image = "localhost/istio-governance/nginx:debian-12"
     return {"cluster": where, "mesh": mesh, "image": image, "weights": {"v1": 90, "v2": 10}}

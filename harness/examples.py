@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from harness.stack import PROJECT
-from localcluster import EmbeddedCluster, build
+from localcluster import EmbeddedCluster, build, prerequisites
 from mesh.program.stack import Stack
 
 GROUPS = ("yaml-host", "nodejs-host", "nodejs-sdk")
@@ -68,6 +68,7 @@ def configure(stack: Stack, config: Mapping[str, Any]) -> None:
 
 def install_sdk(stack: Stack, package: Path) -> None:
     """The typed SDK of the package for Node.js, as `pulumi package add` makes and installs it."""
+    prerequisites.check_npm()
     (generator,) = build.outputs("nodejs-sdk")
     sdk = stack.folder / "sdks" / "istio-governance"
     for command in (

@@ -62,6 +62,11 @@ def check_vm() -> None:
     _install(VM_PROGRAMS)
 
 
+def check_npm() -> None:
+    """Raises when programs in TypeScript cannot be had here."""
+    _install({"npm": "npm"})
+
+
 def check_go() -> None:
     """Raises when there is no Go, or one that is too old; without it nothing can even be compared."""
     if shutil.which("go", path=search_path()) is None:

@@ -22,8 +22,8 @@ class PurgeArgs:
 
     cluster: Cluster
     mesh: Mesh
-    guards: tuple[str, ...] | None = None
-    """The namespaces that the guard is for; None: all of the stack's, and whatever it has outside of them."""
+    guarded: str = ""
+    """The namespace that the guard is for; '': all of the stack's, and whatever it has outside of them."""
 
     @property
     def environment(self) -> dict[str, str]:
@@ -33,7 +33,7 @@ class PurgeArgs:
             "MESH_NAMESPACE": self.mesh.namespace,
             "MESH_OWNER": owner(),
             "MESH_PURGE": "true" if self.mesh.mode == "managed" and self.mesh.purge else "false",
-            **({} if self.guards is None else {"MESH_GUARDS": ",".join(self.guards)}),
+            **({"MESH_GUARDS": self.guarded} if self.guarded else {}),
         }
 
 
@@ -46,10 +46,10 @@ class _AtDestroy(pulumi.ComponentResource):
             f"mesh-{name}",
             delete=python(f"-m mesh.purge {step}"),
             environment=args.environment,
-            # For other namespaces it is made anew: the old one is deleted, and so runs, before a namespace that goes,
+            # For another namespace it is made anew: the old one is deleted, and so runs, before a namespace that goes,
             # if it depends on that by itself: what its parent depends on counts for a destroy alone.
-            triggers=None if args.guards is None else [*args.guards],
-            opts=pulumi.ResourceOptions(parent=self, depends_on=opts.depends_on if opts and args.guards else None),
+            triggers=[args.guarded] if args.guarded else None,
+            opts=pulumi.ResourceOptions(parent=self, depends_on=opts.depends_on if opts and args.guarded else None),
         )
         self.register_outputs({})
 
@@ -79,7 +79,7 @@ def guard(config: StackConfig, cluster: InCluster) -> None:
 def guard_namespace(config: StackConfig, cluster: InCluster, namespace: str, crds: bool = False) -> None:
     """One namespace of a program that has other things, too; with `crds` those of Istio as well."""
     mesh = config.mesh if crds else config.mesh.model_copy(update={"purge": False})
-    _guard(cluster, PurgeArgs(config.cluster, mesh, (namespace,)), config.protect)
+    _guard(cluster, PurgeArgs(config.cluster, mesh, namespace), config.protect)
 
 
 def _guard(cluster: InCluster, args: PurgeArgs, protect: bool) -> None:

@@ -45,19 +45,19 @@ def guard(kubectl: Kubectl, owner: str, namespace: str) -> str:
     )
 
 
-def guard_others(kubectl: Kubectl, stack: Stack, owner: str, guards: Sequence[str] | None = None) -> str:
+def guard_others(kubectl: Kubectl, stack: Stack, owner: str, guarded: str = "") -> str:
     """Raises `ForeignObjectsError` while something of others would be deleted: what they have in a namespace that the
-    stack made, one of `guards` where it is given, and what has the name of an object that the stack made once."""
+    stack made, only `guarded` where it is given, and what has the name of an object that the stack made once."""
     made = [one["metadata"]["name"] for one in kubectl.items("namespaces") if owners.goes_with(one, owner)]
-    made = [name for name in made if guards is None or name in guards]
+    made = [name for name in made if guarded in ("", name)]
     state = stack.resources()
     inside = owners.strangers(kubectl, owner, _mesh_namespace(state), made)
-    rest = _instead(kubectl, owner, state) if guards is None else ()
+    rest = () if guarded else _instead(kubectl, owner, state)
     instead = [one for one in rest if one["metadata"].get("namespace") not in made]
     if not inside and not instead:
         return "nothing of others would go"
     text = "refused: what is not this stack's would be deleted with it. "
-    text += "Nothing was deleted.\n" if guards is None else "The namespace stays.\n"
+    text += "The namespace stays.\n" if guarded else "Nothing was deleted.\n"
     if inside:
         text += (
             f"In the namespace {' or '.join(made)}, which goes:\n{_listed(inside)}\n"
@@ -184,9 +184,8 @@ def main(step: str) -> None:
                 if purge:
                     print(guard(kubectl, owner, namespace))
                 # Pulumi runs this in the folder of the program, which may be another than this project's.
-                guards = os.environ.get("MESH_GUARDS")
                 stack = Stack(owner.partition("/")[2], Path())
-                print(guard_others(kubectl, stack, owner, None if guards is None else guards.split(",")))
+                print(guard_others(kubectl, stack, owner, os.environ.get("MESH_GUARDS", "")))
             case "sweep":
                 print(sweep(kubectl, owner, namespace, purge))
             case _:

@@ -49,7 +49,7 @@ def load(
     `model` may ask for less than a whole stack.
     Raises `ConfigError` with all problems at once.
     """
-    problems = [_nested_secret(key) for key in secret_keys if key in _aliases(StackConfig) and key not in SECRETS]
+    problems = [_nested_secret(key) for key in secret_keys if key in aliases(StackConfig) and key not in SECRETS]
     raw = _layered(_shared(defaults) if defaults else {}, stack)
     of_pods = rules.environment.secret_keys(raw)
     secret = {key for key, value in raw.items() if value == SECRET or key in secret_keys}
@@ -57,7 +57,7 @@ def load(
         if key not in secret:
             problems.append(_plain_secret(key))
         raw[key] = SECRET
-    unused = secret - _aliases(StackConfig).keys() - of_pods
+    unused = secret - aliases(StackConfig).keys() - of_pods
     problems += [_unused_secret(key) for key in sorted(unused)]
     typed = {key: value for key, value in raw.items() if key not in of_pods | unused}
     config = None
@@ -150,11 +150,12 @@ def _without_secrets(problem: Problem, secret_keys: Sequence[str]) -> Problem:
     return replace(problem, value=MISSING) if secret else problem
 
 
-def _aliases(model: type[BaseModel]) -> dict[str, FieldInfo]:
+def aliases(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    """The fields of a model by the keys that files have."""
     return {field.alias or name: field for name, field in model.model_fields.items()}
 
 
-SECRETS = {alias for alias, field in _aliases(StackConfig).items() if get_args(field.annotation) == get_args(SecretKey)}
+SECRETS = {alias for alias, field in aliases(StackConfig).items() if get_args(field.annotation) == get_args(SecretKey)}
 
 
 def _problem(details: ErrorDetails) -> Problem:
@@ -165,7 +166,7 @@ def _problem(details: ErrorDetails) -> Problem:
     key, kind, value = ".".join(loc), details["type"], details["input"]
     *_, parent = _models_along(loc[:-1])
     if kind == "extra_forbidden":
-        known = _aliases(parent)
+        known = aliases(parent)
         return Problem(key, value, f"a known key: {', '.join(known)}", nearest(loc[-1], known))
     allowed = (_name_description(loc) if is_name else _description(loc)) or details["msg"]
     if is_name and kind == "literal_error":
@@ -185,7 +186,7 @@ def _description(loc: Sequence[str]) -> str:
     text = ""
     for annotation, description in _steps(StackConfig, loc):
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            text = f"a map with the keys {', '.join(_aliases(annotation))}"
+            text = f"a map with the keys {', '.join(aliases(annotation))}"
         text = description or text
     return text
 
@@ -214,7 +215,7 @@ def _steps(annotation: Any, loc: Sequence[str]) -> Iterator[tuple[Any, str]]:
     for part in loc:
         description = ""
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            field = _aliases(annotation).get(part)
+            field = aliases(annotation).get(part)
             if field is None:
                 return
             annotation = field.annotation

@@ -11,7 +11,7 @@ import pulumi
 from pulumi.errors import InputPropertiesError
 
 from config import ConfigError, PartConfig, Problem, StackConfig, load
-from config.load import secret_keys
+from config.load import aliases, secret_keys
 from config.problems import MISSING, nearest, report
 from config.types import SECRET
 from package.vocabulary import INPUTS, is_input
@@ -73,20 +73,20 @@ def secret(given: Mapping[str, Any], key: str) -> pulumi.Output[str] | None:
 
 
 def _strange(component: str, inputs: Mapping[str, Any]) -> Iterator[Problem]:
-    known = _fields(component)
+    known = aliases(INPUTS[component])
     for key in inputs.keys() - known.keys():
         yield Problem(key, MISSING, f"a known input: {', '.join(known)}", nearest(key, known))
 
 
 def _missing(component: str, inputs: Mapping[str, Any]) -> Iterator[Problem]:
-    for key, field in _fields(component).items():
+    for key, field in aliases(INPUTS[component]).items():
         if field.is_required() and key not in inputs:
             yield Problem(key, MISSING, field.description or "it is required", f"add '{key}'")
 
 
 def _late(component: str, inputs: Mapping[str, Any]) -> Iterator[Problem]:
     """Those that only the update knows, or that are secret, and may be neither."""
-    for key, field in _fields(component).items():
+    for key, field in aliases(INPUTS[component]).items():
         if _has_output(inputs.get(key)) and not is_input(field.rebuild_annotation()):
             yield Problem(
                 key,
@@ -178,11 +178,6 @@ def _at_home(problem: Problem, places: list[str]) -> Problem:
     if places and problem.key == "namespace.name":
         return replace(problem, key="namespace", fix=problem.fix.replace("namespace.name", "namespace"))
     return problem
-
-
-def _fields(component: str) -> dict[str, Any]:
-    """The inputs by their names."""
-    return {field.alias or key: field for key, field in INPUTS[component].model_fields.items()}
 
 
 def _is_text(value: object) -> bool:

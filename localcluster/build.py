@@ -254,16 +254,17 @@ def missing(groups: Sequence[str] = DEFAULT_GROUPS) -> list[str]:
 
 
 @contextmanager
-def locked(name: str) -> Iterator[None]:
-    """Lets one process at a time in; the kernel frees the lock when its holder dies."""
+def locked(name: str, shared: bool = False) -> Iterator[None]:
+    """Lets one process at a time in, or all those that share; the kernel frees the lock when its holder dies."""
+    how = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     folder = cache() / "locks"
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / name).open("w") as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, how | fcntl.LOCK_NB)
         except BlockingIOError:
             print(f"another process holds the lock of {name}; waiting for it", file=sys.stderr, flush=True)
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            fcntl.flock(lock, how)
         yield
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -17,23 +16,20 @@ from harness.stack import Stack, stack_file
 from harness.traffic import Load
 from harness.unchanged import Unchanged
 from localcluster.build import locked
-from localcluster.instance import cache
+from localcluster.instance import NAMES
 from mesh.cluster.kubectl import Kubectl
 from tests.conftest import not_run
 
 # Each of the suite's workers has a cluster for itself. Another name lets two checkouts run their suites side by side.
-CLUSTERS = {"gw0": "test", **{f"gw{number - 1}": f"test-{number}" for number in range(2, 10)}}
-INSTANCE = os.environ.get("TEST_CLUSTER") or CLUSTERS[os.environ.get("PYTEST_XDIST_WORKER", "gw0")]
+CLUSTERS = [name for name in NAMES if name.startswith("test")]
+INSTANCE = os.environ.get("TEST_CLUSTER") or CLUSTERS[int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])]
 SHOP = Path(__file__).parent / "shop"
 
 
 @pytest.fixture(scope="module", autouse=True)
 def machine(request: pytest.FixtureRequest) -> Iterator[None]:
     """Shared with the modules that run on the other clusters; one that is marked `alone` waits until they are done."""
-    lock = cache() / "locks" / "machine"
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX if request.node.get_closest_marker("alone") else fcntl.LOCK_SH)
+    with locked("machine", shared=request.node.get_closest_marker("alone") is None):
         yield
 
 

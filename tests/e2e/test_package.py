@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,18 @@ def settings(folder: Path, cluster: EmbeddedCluster, config: Config) -> Config:
     return {"cluster": where, "mesh": mesh, "image": image, "weights": {"v1": 90, "v2": 10}}
 
 
+@contextmanager
+def running(stack: Stack, settings: Config) -> Iterator[Stack]:
+    """From its first update to its end, whatever a test has left of it."""
+    try:
+        stack.up()
+        yield stack
+    finally:
+        examples.configure(stack, settings)
+        stack.pulumi("cancel", "--yes")
+        stack.destroy()
+
+
 def in_yaml(folder: Path, variables: Mapping[str, str], settings: Config, name: str) -> Stack:
     stack = examples.example("yaml", folder, variables, settings, name)
     stack.pulumi("config", "set", "--secret", "token", TOKEN)
@@ -71,14 +84,8 @@ def in_yaml(folder: Path, variables: Mapping[str, str], settings: Config, name: 
 @pytest.fixture(scope="module")
 def shop(folder: Path, variables: Mapping[str, str], settings: Config) -> Iterator[Stack]:
     """The program in YAML, which owns Istio."""
-    stack = in_yaml(folder, variables, settings, "test")
-    try:
-        stack.up()
+    with running(in_yaml(folder, variables, settings, "test"), settings) as stack:
         yield stack
-    finally:
-        examples.configure(stack, settings)
-        stack.pulumi("cancel", "--yes")
-        stack.destroy()
 
 
 @pytest.fixture(scope="module")
@@ -93,13 +100,8 @@ def orders(folder: Path, shop: Stack, variables: Mapping[str, str], orders_setti
     del shop
     stack = examples.example("typescript", folder, variables, orders_settings)
     examples.install_sdk(stack, folder / "package")
-    try:
-        stack.up()
+    with running(stack, orders_settings):
         yield stack
-    finally:
-        examples.configure(stack, orders_settings)
-        stack.pulumi("cancel", "--yes")
-        stack.destroy()
 
 
 def answers(kubectl: Kubectl, namespace: str) -> Counter[str]:

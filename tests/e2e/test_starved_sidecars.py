@@ -63,20 +63,14 @@ def no_inotify_instance_left() -> Iterator[None]:
             hog.communicate()
 
 
-@pytest.fixture(scope="module")
-def installed(stack: Stack) -> Stack:
-    stack.up()
-    return stack
-
-
-def test_a_sidecar_that_cannot_start_is_named_with_the_reason_and_the_fix(installed: Stack, kubectl: Kubectl) -> None:
+def test_a_sidecar_that_cannot_start_is_named_with_the_reason_and_the_fix(owner: Stack, kubectl: Kubectl) -> None:
     def restart() -> None:
         kubectl.run("delete", "pod", f"--namespace={NAMESPACE}", "--selector=version=v2", "--wait=true", timeout=120)
 
     with no_inotify_instance_left():
         restart()
         end = time.monotonic() + 120
-        while "istio-proxy of " not in (checked := installed.mesh("check")).stdout and time.monotonic() < end:
+        while "istio-proxy of " not in (checked := owner.mesh("check")).stdout and time.monotonic() < end:
             time.sleep(2)
         print(checked.stdout)
         assert checked.returncode == 1
@@ -88,6 +82,6 @@ def test_a_sidecar_that_cannot_start_is_named_with_the_reason_and_the_fix(instal
     assert limit(kubectl, pods) == int(Path("/proc/sys/fs/inotify/max_user_instances").read_text())
     restart()  # or it would wait for the end of its back-off
     kubectl.run("rollout", "status", "deployment/bill-service-v2", f"--namespace={NAMESPACE}", timeout=120)
-    checked = installed.mesh("check")
+    checked = owner.mesh("check")
     assert checked.returncode == 0, checked.stdout
     assert "✓ no sidecar or init container that cannot start" in checked.stdout

@@ -294,7 +294,11 @@ def test_whole_numbers_come_back_from_pulumis_floats(value: Any) -> None:
 @pytest.mark.parametrize(
     ("home", "program", "words"),
     [
-        ("/home/me/governance", "/home/me/shop", "env PYTHONPATH=../governance ../governance/venv/bin/python -m mesh.wait"),
+        (
+            "/home/me/governance",
+            "/home/me/shop",
+            "env PYTHONPATH=../governance ../governance/venv/bin/python -m mesh.wait",
+        ),
         ("/home/me/a b", "/home/me/shop", "env PYTHONPATH='../a b' '../a b/venv'/bin/python -m mesh.wait"),
         (
             "/home/me/.pulumi/plugins/resource-x-v1",
